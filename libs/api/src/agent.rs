@@ -1,0 +1,228 @@
+//! The agent's wire: what a controller, an operator's curl and the agent say to each other.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::ErrorBody;
+use crate::ids::{BootId, ComputeId, Fence, Generation, SpecHash, Term};
+
+/// State of a compute, under its wire name. The edges between them are `domain::lifecycle::transition`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeState {
+    /// Started without a spec; waits for one.
+    Empty,
+    /// A spec was accepted and waits to be applied.
+    ConfigurationPending,
+    /// A spec is being applied.
+    Configuration,
+    /// PostgreSQL is being started.
+    Init,
+    /// PostgreSQL serves and the spec is applied.
+    Running,
+    /// A pull of the spec was asked for.
+    RefreshConfigurationPending,
+    /// A pulled spec is being applied.
+    RefreshConfiguration,
+    /// The last action failed; the next spec leads out of it.
+    Failed,
+    /// Ends; the process stays for 30 s so that its status can be read.
+    TerminationPendingFast,
+    /// Ends at once.
+    TerminationPendingImmediate,
+    /// PostgreSQL is stopped for good.
+    Terminated,
+}
+
+impl ComputeState {
+    /// Every state, for tables and metrics.
+    pub const ALL: [Self; 11] = [
+        Self::Empty,
+        Self::ConfigurationPending,
+        Self::Configuration,
+        Self::Init,
+        Self::Running,
+        Self::RefreshConfigurationPending,
+        Self::RefreshConfiguration,
+        Self::Failed,
+        Self::TerminationPendingFast,
+        Self::TerminationPendingImmediate,
+        Self::Terminated,
+    ];
+
+    /// The wire name, with underscores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::ConfigurationPending => "configuration_pending",
+            Self::Configuration => "configuration",
+            Self::Init => "init",
+            Self::Running => "running",
+            Self::RefreshConfigurationPending => "refresh_configuration_pending",
+            Self::RefreshConfiguration => "refresh_configuration",
+            Self::Failed => "failed",
+            Self::TerminationPendingFast => "termination_pending_fast",
+            Self::TerminationPendingImmediate => "termination_pending_immediate",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
+/// `POST /configure`. Unknown fields are tolerated: the reference's clients send more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigureRequest {
+    /// The spec, as its owner wrote it.
+    pub spec: Value,
+    /// Proof of the intent. Without it a spec is taken only while the ledger holds no fence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// Key material of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_ctl_config: Option<ComputeCtlConfig>,
+}
+
+/// Key material that travels with a spec.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ComputeCtlConfig {
+    /// A JSON Web Key Set of Ed25519 public keys.
+    #[serde(default)]
+    pub jwks: Value,
+}
+
+/// Whether the control plane has a spec for a compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attachment {
+    /// It has none: wait.
+    Empty,
+    /// It has one.
+    Attached,
+}
+
+/// Answer of `GET /compute/api/v2/computes/{id}/spec`, the agent's pull.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PullResponse {
+    /// Whether there is a spec.
+    pub status: Attachment,
+    /// The spec.
+    #[schema(value_type = Option<Object>)]
+    pub spec: Option<Value>,
+    /// The intent's proof; it passes the same rule as a push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// Key material.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub compute_ctl_config: Option<ComputeCtlConfig>,
+}
+
+/// `GET /status` of the agent. The first six fields are the reference's and always there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// When the agent started, or got its first spec if it started empty.
+    pub start_time: DateTime<Utc>,
+    /// Always null on stock PostgreSQL.
+    pub tenant: Option<String>,
+    /// Always null on stock PostgreSQL.
+    pub timeline: Option<String>,
+    /// The state.
+    pub status: ComputeState,
+    /// Last activity seen in PostgreSQL; null where nothing watches it.
+    pub last_active: Option<DateTime<Utc>>,
+    /// Why the last action failed, in one line.
+    pub error: Option<String>,
+
+    /// The compute this agent owns.
+    pub compute_id: ComputeId,
+    /// This life of the agent.
+    pub boot_id: BootId,
+    /// Grows by one at every change of this document.
+    pub status_seq: u64,
+    /// Highest term in the ledger.
+    pub term: Option<Term>,
+    /// Highest generation accepted.
+    pub generation: Option<Generation>,
+    /// Last generation fully in effect.
+    pub applied_generation: Option<Generation>,
+    /// Last generation that failed and was given up.
+    pub rejected_generation: Option<Generation>,
+    /// Content of `generation`.
+    pub spec_hash: Option<SpecHash>,
+    /// Settings that need a restart of PostgreSQL to take effect.
+    pub pending_restart: Vec<String>,
+    /// Fields of the spec that this agent does not act on.
+    pub ignored_fields: Vec<String>,
+    /// The server, while it runs.
+    pub postgres: Option<PostgresInfo>,
+    /// Where the last action failed.
+    pub error_detail: Option<ErrorDetail>,
+}
+
+/// The running PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PostgresInfo {
+    /// Process id of the postmaster.
+    pub pid: u32,
+    /// `server_version`.
+    pub version: String,
+    /// Port it listens on.
+    pub port: u16,
+}
+
+/// Where applying a spec failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// `settings`, `roles`, `databases`, `start`, …
+    pub phase: String,
+    /// Name of the role, database or setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// PostgreSQL's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// PostgreSQL's message; never a verifier.
+    pub message: String,
+}
+
+/// `mode` of `POST /terminate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TerminateMode {
+    /// The process stays for 30 s after PostgreSQL is gone.
+    #[default]
+    Fast,
+    /// The process ends at once.
+    Immediate,
+}
+
+/// Answer of `POST /terminate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminateResponse {
+    /// Flush position; null on stock PostgreSQL.
+    pub lsn: Option<String>,
+}
+
+/// An error of the agent: the reference's `error` text beside our own fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentErrorBody {
+    /// The same line as `msg`, where the reference's clients look for it.
+    pub error: String,
+    /// Code, line, path, highest fence.
+    #[serde(flatten)]
+    pub body: ErrorBody,
+}
+
+/// The file a server writes by rename with `--port-file`, so that port 0 can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFile {
+    /// Process id of the writer.
+    pub pid: u32,
+    /// The controller's instance or the agent's boot.
+    pub instance_id: Uuid,
+    /// Listener name (`http`, `external_http`, `internal_http`) to port.
+    pub ports: std::collections::BTreeMap<String, u16>,
+}

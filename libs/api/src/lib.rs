@@ -1,0 +1,16 @@
+//! The contract: every body, id and header that crosses a wire of pgfleet.
+//!
+//! Who calls it: all crates. What it calls: serde and nothing that does I/O. A type here changes only in ways
+//! that an older reader survives, because two versions of a controller talk to each other during a rolling restart.
+
+pub mod agent;
+pub mod auth;
+pub mod compute;
+pub mod controller;
+pub mod error;
+pub mod headers;
+pub mod ids;
+pub mod spec;
+
+pub use error::{ErrorBody, ErrorCode};
+pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};

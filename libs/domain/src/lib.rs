@@ -1,0 +1,10 @@
+//! The decisions: pure functions over plain values.
+//!
+//! Who calls it: both servers, the model and the simulations run these very functions. What it calls: `pgfleet-api` types
+//! only. Invariants: nothing here waits, reads a clock, does I/O or keeps state between calls; time comes in as a value.
+
+pub mod fence;
+pub mod leadership;
+pub mod lifecycle;
+pub mod reconcile;
+pub mod spec;

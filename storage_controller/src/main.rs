@@ -1,0 +1,2 @@
+//! Built next.
+fn main() {}
