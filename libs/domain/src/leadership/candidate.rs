@@ -1,0 +1,138 @@
+//! What a candidate decides: whom to ask, when to claim. Called by [`super::decide`] only.
+
+use std::time::Duration;
+
+use pgfleet_api::Term;
+use pgfleet_api::controller::LeaderRef;
+
+use super::{Action, Answer, AskEnd, Began, Claim, ClaimEnd, Ending, Event, Phase, Row, Seen, State, Waiting};
+
+pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Duration) -> Vec<Action> {
+    match event {
+        Event::Tick => next.read_when_due(now),
+        Event::RowRead(row) => match waiting {
+            Waiting::Idle => row_read(next, row.as_ref(), now),
+            Waiting::Asking | Waiting::Claiming => Vec::new(),
+        },
+        Event::Answered { term, answer } => match waiting {
+            Waiting::Idle => answered(next, term, answer, now),
+            Waiting::Asking | Waiting::Claiming => Vec::new(),
+        },
+        Event::AskEnded(end) => match waiting {
+            Waiting::Asking => ask_ended(next, end),
+            Waiting::Idle | Waiting::Claiming => Vec::new(),
+        },
+        Event::ClaimEnded(end) => claim_ended(next, end),
+        Event::Terminate => {
+            next.phase = Phase::Gone;
+            vec![Action::Exit(Ending::Done)]
+        }
+        // Late results of a leadership that is over.
+        Event::Renewed { .. }
+        | Event::Fenced
+        | Event::TookOver
+        | Event::TakeOverFailed
+        | Event::Drained
+        | Event::StepDownAsked { .. } => Vec::new(),
+    }
+}
+
+fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
+    let Some(row) = row else {
+        return claim(next, None, Began::First);
+    };
+    if row.released {
+        return claim(next, Some((row, true)), Began::Released);
+    }
+    if row.instance_id == next.config.me {
+        return claim(next, Some((row, true)), Began::Revert);
+    }
+    if next.may_ask {
+        next.may_ask = false;
+        next.phase = Phase::Candidate(Waiting::Asking);
+        let leader = LeaderRef { instance_id: row.instance_id, term: row.term, address: row.address.clone() };
+        return vec![Action::AskStepDown(leader)];
+    }
+    if next.lease_ran_out(now) {
+        return claim(next, Some((row, false)), Began::Lease);
+    }
+    vec![Action::AskStatus(row.clone())]
+}
+
+fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<Action> {
+    let Some(watch) = next.watch.as_mut().filter(|watch| watch.row.term == term && !watch.row.released) else {
+        return Vec::new();
+    };
+    match answer {
+        Answer::Holds => {
+            watch.stepped_down = None;
+            Vec::new()
+        }
+        Answer::Silent => Vec::new(),
+        Answer::Dead => {
+            let row = watch.row.clone();
+            claim(next, Some((&row, false)), Began::Crash)
+        }
+        Answer::SteppedDown { successor, hold } => {
+            let since = *watch.stepped_down.get_or_insert(now);
+            let row = watch.row.clone();
+            if successor == Some(next.config.me) || now.saturating_sub(since) >= hold {
+                return claim(next, Some((&row, true)), Began::StepDown);
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn ask_ended(next: &mut State, end: AskEnd) -> Vec<Action> {
+    next.phase = Phase::Candidate(Waiting::Idle);
+    match end {
+        AskEnd::Consented => {
+            let Some(row) = next.watch.as_ref().map(|watch| watch.row.clone()) else {
+                return vec![Action::ReadRow];
+            };
+            claim(next, Some((&row, true)), Began::StepDown)
+        }
+        // Somebody else leads by now: ask that one, it was not asked yet.
+        AskEnd::NotThatLeader => {
+            next.may_ask = true;
+            vec![Action::ReadRow]
+        }
+        AskEnd::Failed => vec![Action::ReadRow],
+        AskEnd::Unauthorized => {
+            next.phase = Phase::Gone;
+            vec![Action::Exit(Ending::Unauthorized)]
+        }
+    }
+}
+
+/// Without consent the claim holds only while the row has not been renewed, and the old sessions are ended first.
+fn claim(next: &mut State, over: Option<(&Row, bool)>, how: Began) -> Vec<Action> {
+    next.phase = Phase::Candidate(Waiting::Claiming);
+    let seen = over.map(|(row, consent)| Seen {
+        term: row.term,
+        instance_id: row.instance_id,
+        renewals: (!consent).then_some(row.renewals),
+    });
+    let end_sessions = over.is_some_and(|(_, consent)| !consent);
+    vec![Action::Claim(Claim { seen, floor: next.highest, how, end_sessions })]
+}
+
+fn claim_ended(next: &mut State, end: ClaimEnd) -> Vec<Action> {
+    match end {
+        ClaimEnd::Won { term, sent_at } => {
+            next.may_ask = false;
+            next.highest = next.highest.max(term);
+            next.phase = Phase::TakingOver { term, proved_at: sent_at };
+            vec![Action::TakeOver(term)]
+        }
+        ClaimEnd::Lost => {
+            next.phase = Phase::Candidate(Waiting::Idle);
+            vec![Action::ReadRow]
+        }
+        ClaimEnd::Failed => {
+            next.phase = Phase::Candidate(Waiting::Idle);
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a member decides while it holds a term, or is giving one up. Called by [`super::decide`] only.
+
+use std::time::Duration;
+
+use pgfleet_api::Term;
+
+use super::{Action, Ending, Event, Phase, State, Waiting, Why};
+
+pub(super) fn taking_over(
+    next: &mut State,
+    term: Term,
+    proved_at: Duration,
+    event: Event,
+    now: Duration,
+) -> Vec<Action> {
+    match event {
+        Event::Renewed { sent_at } => {
+            next.phase = Phase::TakingOver { term, proved_at: proved_at.max(sent_at) };
+            Vec::new()
+        }
+        Event::TookOver => {
+            next.phase = Phase::Leader { term, proved_at };
+            Vec::new()
+        }
+        Event::TakeOverFailed => {
+            next.phase = Phase::Gone;
+            vec![Action::Release(term), Action::Exit(Ending::TakeOverFailed)]
+        }
+        other => giving_up(next, term, proved_at, other, now),
+    }
+}
+
+pub(super) fn leader(next: &mut State, term: Term, proved_at: Duration, event: Event, now: Duration) -> Vec<Action> {
+    match event {
+        Event::Renewed { sent_at } => {
+            next.phase = Phase::Leader { term, proved_at: proved_at.max(sent_at) };
+            Vec::new()
+        }
+        other => giving_up(next, term, proved_at, other, now),
+    }
+}
+
+/// What ends a leadership, whether it serves already or not.
+fn giving_up(next: &mut State, term: Term, proved_at: Duration, event: Event, now: Duration) -> Vec<Action> {
+    let stop = |next: &mut State, why: Why| {
+        let flush = why != Why::Lost;
+        next.phase = Phase::SteppingDown { term, why };
+        vec![Action::StopLeading { flush }]
+    };
+    match event {
+        Event::Tick => {
+            let proved_for = next.config.lease.saturating_sub(next.config.margin);
+            if now.saturating_sub(proved_at) >= proved_for { stop(next, Why::Lost) } else { Vec::new() }
+        }
+        Event::Fenced => stop(next, Why::Lost),
+        Event::StepDownAsked { successor } => stop(next, Why::Asked(successor)),
+        Event::Terminate => stop(next, Why::Terminating),
+        Event::RowRead(_)
+        | Event::Answered { .. }
+        | Event::AskEnded(_)
+        | Event::ClaimEnded(_)
+        | Event::Renewed { .. }
+        | Event::TookOver
+        | Event::TakeOverFailed
+        | Event::Drained => Vec::new(),
+    }
+}
+
+pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event) -> Vec<Action> {
+    match event {
+        Event::Drained => match why {
+            Why::Asked(successor) => {
+                next.phase = Phase::SteppedDown { term, successor };
+                vec![Action::ReadRow]
+            }
+            Why::Terminating => {
+                next.phase = Phase::Gone;
+                vec![Action::Release(term), Action::Exit(Ending::Done)]
+            }
+            Why::Lost => {
+                next.phase = Phase::Candidate(Waiting::Idle);
+                vec![Action::ReadRow]
+            }
+        },
+        Event::Terminate => {
+            next.phase = Phase::SteppingDown { term, why: Why::Terminating };
+            Vec::new()
+        }
+        Event::Tick
+        | Event::RowRead(_)
+        | Event::Answered { .. }
+        | Event::AskEnded(_)
+        | Event::ClaimEnded(_)
+        | Event::Renewed { .. }
+        | Event::Fenced
+        | Event::TookOver
+        | Event::TakeOverFailed
+        | Event::StepDownAsked { .. } => Vec::new(),
+    }
+}
+
+pub(super) fn stepped_down(next: &mut State, term: Term, event: Event, now: Duration) -> Vec<Action> {
+    match event {
+        Event::Tick => next.read_when_due(now),
+        Event::RowRead(row) => {
+            let succeeded = row.as_ref().is_none_or(|row| row.term > term);
+            if succeeded || next.lease_ran_out(now) {
+                next.phase = Phase::Candidate(Waiting::Idle);
+                // A successor is only watched; after a lease that ran out the own row is claimed again from the next reading.
+                return if succeeded { Vec::new() } else { vec![Action::ReadRow] };
+            }
+            Vec::new()
+        }
+        Event::Terminate => {
+            next.phase = Phase::Gone;
+            // Harmless if the successor has claimed: the release names term and instance.
+            vec![Action::Release(term), Action::Exit(Ending::Done)]
+        }
+        Event::Answered { .. }
+        | Event::AskEnded(_)
+        | Event::ClaimEnded(_)
+        | Event::Renewed { .. }
+        | Event::Fenced
+        | Event::TookOver
+        | Event::TakeOverFailed
+        | Event::Drained
+        | Event::StepDownAsked { .. } => Vec::new(),
+    }
+}
