@@ -1,0 +1,277 @@
+//! Client of an agent: one for the whole fleet, shared by every push and probe of a controller.
+//!
+//! Who calls it: the controller's post room, tests. Invariants: one attempt per call (whether and when to try again is
+//! the reconciler's decision); every call carries a deadline; a refusal keeps the agent's own body, because its
+//! highest fence is how a stale leader learns that it is one.
+
+use std::time::Duration;
+
+use pgfleet_api::agent::{AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateResponse};
+use pgfleet_api::{ErrorBody, FenceMark};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+
+use crate::token::{Grant, Source, TokenError};
+use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_json};
+
+/// A status document is some kilobytes; this bounds what a stranger at an agent's address can make us hold.
+const ANSWER_LIMIT: usize = 4 << 20;
+
+/// Deadlines of an [`AgentClient`].
+#[derive(Debug, Clone, Copy)]
+pub struct AgentTimeouts {
+    /// For the connection.
+    pub connect: Duration,
+    /// For `GET /status`, all in.
+    pub status: Duration,
+    /// For a push; the agent answers as soon as its ledger is durable.
+    pub configure: Duration,
+    /// For `POST /terminate`, which waits until PostgreSQL is gone.
+    pub terminate: Duration,
+}
+
+impl Default for AgentTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            status: Duration::from_secs(3),
+            configure: Duration::from_secs(10),
+            terminate: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why an agent did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No connection: the agent did nothing.
+    #[error("the agent at {url} cannot be reached: {failure}")]
+    Unreachable {
+        /// Its base URL.
+        url: String,
+        /// How.
+        failure: Failure,
+    },
+    /// No answer in time; it may have acted.
+    #[error("the agent at {url} gave no answer in time")]
+    Timeout {
+        /// Its base URL.
+        url: String,
+    },
+    /// It answered with a reason.
+    #[error("the agent at {url} refused ({status}): {}", body.error)]
+    Refused {
+        /// Its base URL.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Its reason.
+        body: Box<AgentErrorBody>,
+    },
+    /// It does not trust our token, or the token's scope is not enough.
+    #[error("the agent at {url} does not accept our token ({status}): {msg}")]
+    Unauthorized {
+        /// Its base URL.
+        url: String,
+        /// 401 or 403.
+        status: u16,
+        /// Its reason.
+        msg: String,
+    },
+    /// The connection broke or the answer is none of an agent's; it may have acted.
+    #[error("the agent at {url} gave no usable answer: {failure}")]
+    Garbled {
+        /// Its base URL.
+        url: String,
+        /// HTTP status, if there was an answer.
+        status: Option<u16>,
+        /// How.
+        failure: Failure,
+    },
+    /// We have no token to send.
+    #[error("no token for the agent at {url}")]
+    Token {
+        /// Its base URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: TokenError,
+    },
+}
+
+impl AgentError {
+    /// The highest fence the agent has seen, if its refusal names it.
+    #[must_use]
+    pub fn highest(&self) -> Option<FenceMark> {
+        self.refusal().and_then(|body| body.highest)
+    }
+
+    /// The agent's error body, if it refused with one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&ErrorBody> {
+        match self {
+            Self::Refused { body, .. } => Some(&body.body),
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Unauthorized { .. }
+            | Self::Garbled { .. }
+            | Self::Token { .. } => None,
+        }
+    }
+}
+
+/// Client of every agent of a fleet. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AgentClient {
+    http: reqwest::Client,
+    tokens: Source,
+    grant: Grant,
+    timeouts: AgentTimeouts,
+}
+
+impl AgentClient {
+    /// A client that authenticates as a controller (`compute_ctl:admin`).
+    ///
+    /// # Errors
+    /// The HTTP client cannot be set up.
+    pub fn new(tokens: Source, timeouts: AgentTimeouts) -> Result<Self, SetUpError> {
+        Self::with_grant(tokens, Grant::agent_admin(), timeouts)
+    }
+
+    /// A client that authenticates with another grant.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be set up.
+    pub fn with_grant(tokens: Source, grant: Grant, timeouts: AgentTimeouts) -> Result<Self, SetUpError> {
+        // One idle connection per agent: a fleet of thousands stays below the limit of open files.
+        let http = Wire { connect_timeout: timeouts.connect, idle_per_host: 1 }.client()?;
+        Ok(Self { http, tokens, grant, timeouts })
+    }
+
+    /// What the agent says about itself.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn status(&self, url: &str) -> Result<AgentStatus, AgentError> {
+        let request = self.http.request(Method::GET, join(url, "/status"));
+        self.call(url, request, self.timeouts.status).await
+    }
+
+    /// Hands over a spec and returns as soon as the agent holds it durably (`Prefer: respond-async`).
+    ///
+    /// # Errors
+    /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
+    pub async fn configure(&self, url: &str, body: &ConfigureRequest) -> Result<AgentStatus, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/configure"));
+        let request = request.header("prefer", "respond-async").json(body);
+        self.call(url, request, self.timeouts.configure).await
+    }
+
+    /// Asks the agent to stop PostgreSQL for good.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn terminate(&self, url: &str, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request, self.timeouts.terminate).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        request: RequestBuilder,
+        timeout: Duration,
+    ) -> Result<T, AgentError> {
+        let request = authorize(request.timeout(timeout), &self.tokens, &self.grant)
+            .map_err(|source| AgentError::Token { url: url.to_owned(), source })?;
+        match request.send().await {
+            Ok(response) => decode(url, response).await,
+            Err(error) => Err(failed(url, None, Failure::from(&error))),
+        }
+    }
+}
+
+async fn decode<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, AgentError> {
+    let status = response.status().as_u16();
+    if response.status().is_success() {
+        return read_json(response, ANSWER_LIMIT).await.map_err(|failure| failed(url, Some(status), failure));
+    }
+    let body = read_json::<AgentErrorBody>(response, ANSWER_LIMIT).await;
+    let url = url.to_owned();
+    match (status, body) {
+        (401 | 403, body) => {
+            let msg = body.map_or_else(|_| "no reason given".to_owned(), |body| body.error);
+            Err(AgentError::Unauthorized { url, status, msg })
+        }
+        (_, Ok(body)) => Err(AgentError::Refused { url, status, body: Box::new(body) }),
+        (_, Err(failure)) => Err(AgentError::Garbled { url, status: Some(status), failure }),
+    }
+}
+
+fn failed(url: &str, status: Option<u16>, failure: Failure) -> AgentError {
+    let url = url.to_owned();
+    match failure {
+        Failure::Refused | Failure::NoConnection => AgentError::Unreachable { url, failure },
+        Failure::Timeout => AgentError::Timeout { url },
+        Failure::Broken | Failure::Garbled => AgentError::Garbled { url, status, failure },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Reply};
+    use pgfleet_api::{ErrorCode, Generation, Term};
+    use serde_json::json;
+
+    fn client() -> AgentClient {
+        let timeouts = AgentTimeouts { status: Duration::from_millis(200), ..AgentTimeouts::default() };
+        AgentClient::new(Source::Fixed("t0k3n".to_owned()), timeouts).unwrap()
+    }
+
+    fn status_json() -> serde_json::Value {
+        json!({
+            "start_time": "2026-01-01T00:00:00Z", "tenant": null, "timeline": null, "status": "running",
+            "last_active": null, "error": null, "compute_id": "c1",
+            "boot_id": "6f1f5bd8-4d5e-4c58-8c55-0f4c2b1ad111", "status_seq": 7, "term": 2, "generation": 3,
+            "applied_generation": 3, "rejected_generation": null, "spec_hash": null, "pending_restart": [],
+            "ignored_fields": [], "postgres": null, "error_detail": null,
+        })
+    }
+
+    #[tokio::test]
+    async fn configure_prefers_an_early_answer_and_carries_the_token() {
+        let fake = Fake::start(vec![Reply::json(202, &status_json())]).await;
+        let body = ConfigureRequest { spec: json!({}), fence: None, compute_ctl_config: None };
+        let status = client().configure(&fake.url, &body).await.unwrap();
+        assert_eq!(status.generation, Some(Generation(3)));
+        let seen = fake.seen().await;
+        assert!(seen[0].starts_with("POST /configure HTTP/1.1"), "{}", seen[0]);
+        assert!(seen[0].contains("prefer: respond-async") && seen[0].contains("authorization: Bearer t0k3n"));
+    }
+
+    #[tokio::test]
+    async fn a_stale_fence_names_the_highest() {
+        let body = json!({"error": "m", "code": "stale_term", "msg": "m", "highest": {"term": 9, "generation": 4}});
+        let fake = Fake::start(vec![Reply::json(409, &body)]).await;
+        let error = client().status(&fake.url).await.unwrap_err();
+        assert_eq!(error.highest(), Some(FenceMark { term: Term(9), generation: Generation(4) }));
+        assert_eq!(error.refusal().unwrap().code, ErrorCode::StaleTerm);
+    }
+
+    #[tokio::test]
+    async fn the_ways_to_fail_are_told_apart() {
+        let refused = client().status(&Fake::refusing_url().await).await.unwrap_err();
+        assert!(matches!(refused, AgentError::Unreachable { failure: Failure::Refused, .. }), "{refused}");
+        let silent = Fake::start(vec![Reply::Silence]).await;
+        assert!(matches!(client().status(&silent.url).await.unwrap_err(), AgentError::Timeout { .. }));
+        let reset = Fake::start(vec![Reply::Reset]).await;
+        let error = client().status(&reset.url).await.unwrap_err();
+        assert!(matches!(error, AgentError::Garbled { failure: Failure::Broken, .. }), "{error:?}");
+        let html = Fake::start(vec![Reply::text(200, "<html>")]).await;
+        let error = client().status(&html.url).await.unwrap_err();
+        assert!(matches!(error, AgentError::Garbled { failure: Failure::Garbled, .. }), "{error:?}");
+        let denied = Fake::start(vec![Reply::text(401, "")]).await;
+        assert!(matches!(client().status(&denied.url).await.unwrap_err(), AgentError::Unauthorized { .. }));
+    }
+}
