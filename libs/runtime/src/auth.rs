@@ -1,0 +1,330 @@
+//! Bearer tokens: EdDSA JWTs checked against a JSON Web Key Set of Ed25519 public keys that is read again when its file
+//! changes.
+//!
+//! Called by the door of each server, which decides what a scope may do. Invariants: only EdDSA is accepted whatever the
+//! token's header says; `exp` is required; `aud` is kept in the claims and judged by the caller; no error holds a token.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, StatusCode, header};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use pgfleet_api::ErrorCode;
+use pgfleet_api::auth::Claims;
+use serde_json::Value;
+
+use crate::exit::{ExitCode, USAGE};
+use crate::http::ApiError;
+
+/// Clocks of two machines may differ by this much before a token is refused.
+const LEEWAY_SECONDS: u64 = 10;
+/// A changed key file is looked for at most this often.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JwksError {
+    /// The file cannot be read.
+    #[error("cannot read the key set {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The document is not a key set.
+    #[error("{place} is not a JSON Web Key Set")]
+    Parse {
+        /// File or field.
+        place: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It holds no Ed25519 key.
+    #[error("{place} holds no Ed25519 key, so nobody could log in")]
+    NoKey {
+        /// File or field.
+        place: String,
+    },
+}
+
+impl ExitCode for JwksError {
+    fn exit_code(&self) -> u8 {
+        USAGE
+    }
+}
+
+/// Public keys that sign tokens for this server.
+pub struct Jwks {
+    keys: Vec<(Option<String>, DecodingKey)>,
+}
+
+impl Jwks {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is no key set, or holds no Ed25519 key.
+    pub fn load(path: &Path) -> Result<Self, JwksError> {
+        let bytes = std::fs::read(path).map_err(|source| JwksError::Read { path: path.to_owned(), source })?;
+        let place = path.display().to_string();
+        let value =
+            serde_json::from_slice(&bytes).map_err(|source| JwksError::Parse { place: place.clone(), source })?;
+        Self::from_json(&value, place)
+    }
+
+    /// Takes a key set that came inside another document.
+    ///
+    /// # Errors
+    /// It is no key set or holds no Ed25519 key.
+    pub fn from_value(value: &Value) -> Result<Self, JwksError> {
+        Self::from_json(value, "the key set".to_owned())
+    }
+
+    fn from_json(value: &Value, place: String) -> Result<Self, JwksError> {
+        let set: JwkSet = serde::Deserialize::deserialize(value)
+            .map_err(|source| JwksError::Parse { place: place.clone(), source })?;
+        let keys: Vec<_> = set
+            .keys
+            .iter()
+            .filter_map(|jwk| match &jwk.algorithm {
+                AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
+                    DecodingKey::from_ed_components(&okp.x).ok().map(|key| (jwk.common.key_id.clone(), key))
+                }
+                _ => None,
+            })
+            .collect();
+        if keys.is_empty() { Err(JwksError::NoKey { place }) } else { Ok(Self { keys }) }
+    }
+}
+
+impl std::fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|(kid, _)| kid)).finish()
+    }
+}
+
+/// Why a token does not open the door.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// There is none.
+    #[error("a token is needed: Authorization: Bearer <token>")]
+    MissingToken,
+    /// It is malformed, expired, or signed by somebody else.
+    #[error("the token is not accepted: {0}")]
+    BadToken(&'static str),
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, error.to_string())
+    }
+}
+
+/// The answer to a good token that does not allow the request. `needs` names what would.
+#[must_use]
+pub fn forbidden(needs: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        ErrorCode::Forbidden,
+        format!("the token does not allow this: it needs {needs}"),
+    )
+}
+
+/// Checks tokens against the current keys. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keys: ArcSwap<Jwks>,
+    file: Option<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    checked: Instant,
+    mark: Option<(SystemTime, u64)>,
+}
+
+fn mark(path: &Path) -> Option<(SystemTime, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+impl Verifier {
+    /// With keys that stay until they are [`Verifier::replace`]d.
+    #[must_use]
+    pub fn new(keys: Jwks) -> Self {
+        Self { inner: Arc::new(Inner { keys: ArcSwap::from_pointee(keys), file: None }) }
+    }
+
+    /// With keys from a file, read again when it changes.
+    ///
+    /// # Errors
+    /// As for [`Jwks::load`].
+    pub fn from_file(path: &Path) -> Result<Self, JwksError> {
+        let seen = Mutex::new(Seen { checked: Instant::now(), mark: mark(path) });
+        let keys = ArcSwap::from_pointee(Jwks::load(path)?);
+        Ok(Self { inner: Arc::new(Inner { keys, file: Some(File { path: path.to_owned(), seen }) }) })
+    }
+
+    /// Uses other keys from now on.
+    pub fn replace(&self, keys: Jwks) {
+        self.inner.keys.store(Arc::new(keys));
+    }
+
+    /// Reads the key file again if its time or length changed; looks at most once a second. Broken content is logged
+    /// and the keys in use stay.
+    pub fn reload_if_changed(&self) {
+        let Some(file) = &self.inner.file else { return };
+        {
+            let mut seen = file.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.checked.elapsed() < CHECK_EVERY {
+                return;
+            }
+            seen.checked = Instant::now();
+            let now = mark(&file.path);
+            if now.is_none() || now == seen.mark {
+                return;
+            }
+            seen.mark = now;
+        }
+        match Jwks::load(&file.path) {
+            Ok(keys) => {
+                self.replace(keys);
+                tracing::info!(path = %file.path.display(), "the key set was read again");
+            }
+            Err(error) => tracing::error!("{}; the keys in use stay", crate::exit::chain(&error)),
+        }
+    }
+
+    /// The claims of the request's token.
+    ///
+    /// # Errors
+    /// There is no token, or it is not to be trusted.
+    pub fn verify(&self, headers: &HeaderMap) -> Result<Claims, AuthError> {
+        self.reload_if_changed();
+        let token = bearer(headers)?;
+        let head = jsonwebtoken::decode_header(token).map_err(|error| AuthError::BadToken(reason(error.kind())))?;
+        let mut rules = Validation::new(Algorithm::EdDSA);
+        rules.leeway = LEEWAY_SECONDS;
+        rules.validate_aud = false;
+        rules.validate_nbf = true;
+        let keys = self.inner.keys.load();
+        let mut refused = AuthError::BadToken("no key of ours has the key id it names");
+        for (kid, key) in &keys.keys {
+            if head.kid.is_some() && kid.is_some() && head.kid != *kid {
+                continue;
+            }
+            match jsonwebtoken::decode::<Claims>(token, key, &rules) {
+                Ok(data) => return Ok(data.claims),
+                Err(error) => refused = AuthError::BadToken(reason(error.kind())),
+            }
+        }
+        Err(refused)
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(AuthError::MissingToken)?;
+    let text = value.to_str().map_err(|_| AuthError::BadToken("the header is not text"))?;
+    let (scheme, token) = text.split_once(' ').ok_or(AuthError::MissingToken)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
+        return Err(AuthError::MissingToken);
+    }
+    Ok(token.trim())
+}
+
+/// The library's texts may quote claims; ours do not.
+fn reason(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ExpiredSignature => "it has expired",
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::InvalidSignature => "it is not signed by a key of ours",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+            "it is not signed with EdDSA"
+        }
+        ErrorKind::MissingRequiredClaim(_) => "it has no exp claim",
+        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => "its claims cannot be read",
+        _ => "it is malformed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
+    use pgfleet_api::auth::Scope;
+    use serde_json::json;
+
+    use super::*;
+
+    const PEM: &[u8] = b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+    /// The public half of the key above (RFC 8037, appendix A).
+    const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    const OTHER_X: &str = "2-Jj2UvNCvQiUPNYRgSi0cJSPiJI6Rs6D0UTeEpQVj8";
+
+    fn jwks(x: &str) -> Value {
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k1", "alg": "EdDSA", "use": "sig"}]})
+    }
+
+    fn headers(exp: u64) -> HeaderMap {
+        let claims =
+            Claims { scope: Some(Scope::Admin), exp, aud: vec!["compute".into()], compute_id: None, sub: None };
+        let key = EncodingKey::from_ed_pem(PEM).unwrap();
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap();
+        with(&format!("Bearer {token}"))
+    }
+
+    fn with(value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn good_expired_wrong_key_missing() {
+        let verifier = Verifier::new(Jwks::from_value(&jwks(X)).unwrap());
+        let now = get_current_timestamp();
+        assert_eq!(verifier.verify(&headers(now + 60)).unwrap().scope, Some(Scope::Admin));
+        assert_eq!(verifier.verify(&headers(now - 60)), Err(AuthError::BadToken("it has expired")));
+        assert_eq!(verifier.verify(&HeaderMap::new()), Err(AuthError::MissingToken));
+        assert_eq!(verifier.verify(&with("Basic abc")), Err(AuthError::MissingToken));
+        assert!(matches!(verifier.verify(&with("Bearer abc")), Err(AuthError::BadToken(_))));
+        verifier.replace(Jwks::from_value(&jwks(OTHER_X)).unwrap());
+        assert_eq!(verifier.verify(&headers(now + 60)), Err(AuthError::BadToken("it is not signed by a key of ours")));
+    }
+
+    #[test]
+    fn only_eddsa_and_only_with_exp() {
+        let verifier = Verifier::new(Jwks::from_value(&jwks(X)).unwrap());
+        let hs = jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &json!({"exp": get_current_timestamp() + 60}),
+            &EncodingKey::from_secret(X.as_bytes()),
+        )
+        .unwrap();
+        assert!(matches!(verifier.verify(&with(&format!("Bearer {hs}"))), Err(AuthError::BadToken(_))));
+        let key = EncodingKey::from_ed_pem(PEM).unwrap();
+        let endless = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &json!({"scope": "admin"}), &key).unwrap();
+        assert!(matches!(verifier.verify(&with(&format!("Bearer {endless}"))), Err(AuthError::BadToken(_))));
+    }
+
+    #[test]
+    fn a_key_set_without_a_usable_key_is_refused() {
+        assert!(matches!(Jwks::from_value(&json!({"keys": []})), Err(JwksError::NoKey { .. })));
+        assert!(matches!(Jwks::from_value(&json!({"no": 1})), Err(JwksError::Parse { .. })));
+    }
+}

@@ -1,0 +1,238 @@
+//! Listening: bind with one clear line, serve with a header deadline, drain with a deadline.
+//!
+//! Called by `app` of each server. hyper closes a connection whose request head takes longer than the limit (also an idle
+//! keep-alive one) only when it is given a timer, which is why `axum::serve` is not used.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{ExitCode, FAILED, USAGE};
+use crate::supervisor::{Kind, TaskGroup};
+
+/// How long and how much a listener bears.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A request head must be complete after this time; an idle connection is closed after it as well.
+    pub header_read_timeout: Duration,
+    /// Requests in flight get this long when the group is cancelled, then they are cut.
+    pub drain: Duration,
+    /// More connections than this wait to be accepted.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_read_timeout: Duration::from_secs(30), drain: Duration::from_secs(5), max_connections: 4096 }
+    }
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error("cannot listen on {address}: the port is in use; choose another one or end the process that has it")]
+    Busy {
+        /// What was asked for.
+        address: String,
+    },
+    /// The address is no address of this machine, or the system refuses.
+    #[error("cannot listen on {address}")]
+    Refused {
+        /// What was asked for.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl ExitCode for BindError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Busy { .. } => FAILED,
+            Self::Refused { .. } => USAGE,
+        }
+    }
+}
+
+/// A bound address that does not accept yet.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Binds `host:port`; port 0 takes a free one.
+///
+/// # Errors
+/// One line that names the address.
+pub async fn bind(address: &str) -> Result<Listener, BindError> {
+    let refused = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AddrInUse => BindError::Busy { address: address.to_owned() },
+        _ => BindError::Refused { address: address.to_owned(), source },
+    };
+    let socket = TcpListener::bind(address).await.map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?;
+    Ok(Listener { socket, address })
+}
+
+/// Serves `router` as tasks of `group` until its token is cancelled.
+pub fn serve(listener: Listener, router: Router, group: &TaskGroup, limits: Limits) {
+    let tasks = group.clone();
+    group.spawn("accept", Kind::Vital, async move {
+        let token = tasks.token();
+        let places = Arc::new(Semaphore::new(limits.max_connections));
+        while let Some((stream, place)) = next(&listener.socket, &places, &token).await {
+            let connection = connection(stream, router.clone(), limits, token.clone());
+            tasks.spawn("connection", Kind::Worker, async move {
+                connection.await;
+                drop(place);
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+}
+
+/// The next connection and its place; none when the group is to end.
+async fn next(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+    token: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    loop {
+        let accepted = async {
+            let place = Arc::clone(places).acquire_owned().await.ok()?;
+            Some((socket.accept().await, place))
+        };
+        let (accepted, place) = tokio::select! {
+            () = token.cancelled() => return None,
+            accepted = accepted => accepted?,
+        };
+        match accepted {
+            Ok((stream, _peer)) => return Some((stream, place)),
+            Err(error) => {
+                // Out of descriptors: the connections that end will free some.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, limits: Limits, token: CancellationToken) {
+    // A latency of 40 ms on small answers otherwise; a failure changes nothing else.
+    let _ = stream.set_nodelay(true);
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    tokio::select! {
+        ended = serving.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!("a connection ended: {error}");
+            }
+            return;
+        }
+        () = token.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    if tokio::time::timeout(limits.drain, serving).await.is_err() {
+        tracing::warn!(drain_ms = limits.drain.as_millis(), "a request outlived the drain and was cut");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn limits(header_ms: u64, drain_ms: u64) -> Limits {
+        Limits {
+            header_read_timeout: Duration::from_millis(header_ms),
+            drain: Duration::from_millis(drain_ms),
+            max_connections: 8,
+        }
+    }
+
+    async fn started(router: Router, limits: Limits) -> (TaskGroup, SocketAddr) {
+        let group = TaskGroup::new("http");
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr();
+        serve(listener, router, &group, limits);
+        (group, address)
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_is_one_clear_line() {
+        let first = bind("127.0.0.1:0").await.unwrap();
+        let address = first.local_addr().to_string();
+        let error = bind(&address).await.unwrap_err();
+        assert!(error.to_string().contains(&address));
+        assert_eq!(error.exit_code(), FAILED);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_cut() {
+        let (group, address) = started(Router::new(), limits(200, 100)).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+        let begun = Instant::now();
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(150));
+        group.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_in_flight_is_answered_and_the_connection_closed() {
+        let (enter, mut entered) = tokio::sync::mpsc::channel::<()>(1);
+        let slow = move || {
+            let enter = enter.clone();
+            async move {
+                enter.send(()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                "done"
+            }
+        };
+        let (group, address) = started(Router::new().route("/", get(slow)), limits(5000, 5000)).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        entered.recv().await.unwrap();
+        assert!(group.stop_within(Duration::from_secs(4)).await.is_ok());
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"));
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_outlives_the_drain_is_cut() {
+        let never = || async { std::future::pending::<&'static str>().await };
+        let (group, address) = started(Router::new().route("/", get(never)), limits(5000, 100)).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(group.stop_within(Duration::from_secs(4)).await.is_ok());
+    }
+}

@@ -1,0 +1,171 @@
+//! A door for tests: stop at a named point, say so, wait for SIGUSR1. Refused without `--dev`.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{ExitCode, USAGE};
+
+/// The environment variable that arms points, separated by commas.
+pub const VARIABLE: &str = "PGFLEET_PAUSE_AT";
+
+/// A place in a program where a test may want it to stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PausePoint {
+    /// The leader has stepped down and has not answered yet.
+    AfterStepDown,
+    /// The candidate holds a new term and has not migrated yet.
+    AfterClaim,
+    /// A write transaction has passed its fence and is not committed.
+    InWriteTx,
+    /// Migrations are under way.
+    MidMigration,
+    /// Migrations are done, nothing is loaded.
+    BeforeLoad,
+    /// A push is decided and not sent.
+    BeforePush,
+    /// The agent has admitted a fence and not made it durable.
+    AgentBeforeFsync,
+    /// The agent's ledger is durable and nothing is done yet.
+    AgentAfterRename,
+}
+
+impl PausePoint {
+    /// Every point.
+    pub const ALL: [Self; 8] = [
+        Self::AfterStepDown,
+        Self::AfterClaim,
+        Self::InWriteTx,
+        Self::MidMigration,
+        Self::BeforeLoad,
+        Self::BeforePush,
+        Self::AgentBeforeFsync,
+        Self::AgentAfterRename,
+    ];
+
+    /// The name used in the variable and on the line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AfterStepDown => "after_step_down",
+            Self::AfterClaim => "after_claim",
+            Self::InWriteTx => "in_write_tx",
+            Self::MidMigration => "mid_migration",
+            Self::BeforeLoad => "before_load",
+            Self::BeforePush => "before_push",
+            Self::AgentBeforeFsync => "agent_before_fsync",
+            Self::AgentAfterRename => "agent_after_rename",
+        }
+    }
+}
+
+impl FromStr for PausePoint {
+    type Err = PauseError;
+
+    fn from_str(name: &str) -> Result<Self, PauseError> {
+        Self::ALL
+            .into_iter()
+            .find(|point| point.as_str() == name)
+            .ok_or_else(|| PauseError::UnknownPoint(name.to_owned()))
+    }
+}
+
+/// Why pauses cannot be armed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PauseError {
+    /// The variable is set in production.
+    #[error("{VARIABLE} is set: it is for tests and needs --dev")]
+    NeedsDev,
+    /// There is no such point.
+    #[error("{VARIABLE} names {0:?}, which is no pause point")]
+    UnknownPoint(String),
+}
+
+impl ExitCode for PauseError {
+    fn exit_code(&self) -> u8 {
+        USAGE
+    }
+}
+
+/// The armed points of this process. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Pauses {
+    armed: Arc<Mutex<HashSet<PausePoint>>>,
+}
+
+impl Pauses {
+    /// No point is armed.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Reads the variable.
+    ///
+    /// # Errors
+    /// It is set without `dev`, or names a point that does not exist.
+    pub fn from_env(dev: bool) -> Result<Self, PauseError> {
+        match std::env::var(VARIABLE) {
+            Ok(list) if !list.is_empty() => Self::parse(&list, dev),
+            Ok(_) | Err(_) => Ok(Self::none()),
+        }
+    }
+
+    /// Arms the points of a comma-separated list.
+    ///
+    /// # Errors
+    /// As for [`Pauses::from_env`].
+    pub fn parse(list: &str, dev: bool) -> Result<Self, PauseError> {
+        if !dev {
+            return Err(PauseError::NeedsDev);
+        }
+        let armed = list.split(',').map(|name| name.trim().parse()).collect::<Result<HashSet<_>, _>>()?;
+        Ok(Self { armed: Arc::new(Mutex::new(armed)) })
+    }
+
+    /// Stands still here if the point is armed and reached for the first time; other tasks go on.
+    pub async fn at(&self, point: PausePoint) {
+        if !self.armed.lock().unwrap_or_else(PoisonError::into_inner).remove(&point) {
+            return;
+        }
+        // The handler stands before the line is out: a test signals as soon as it reads the line.
+        let Ok(mut usr1) = signal(SignalKind::user_defined1()) else { return };
+        eprintln!("pgfleet: paused at {} pid {}", point.as_str(), std::process::id());
+        usr1.recv().await;
+        eprintln!("pgfleet: goes on from {} pid {}", point.as_str(), std::process::id());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for point in PausePoint::ALL {
+            assert_eq!(point.as_str().parse(), Ok(point));
+        }
+    }
+
+    #[test]
+    fn production_refuses_it() {
+        assert_eq!(Pauses::parse("before_push", false).unwrap_err(), PauseError::NeedsDev);
+        assert_eq!(Pauses::parse("nowhere", true).unwrap_err(), PauseError::UnknownPoint("nowhere".into()));
+    }
+
+    #[tokio::test]
+    async fn pauses_once_until_the_signal() {
+        let pauses = Pauses::parse("before_push, after_claim", true).unwrap();
+        pauses.at(PausePoint::BeforeLoad).await;
+        let at = pauses.at(PausePoint::BeforePush);
+        tokio::pin!(at);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut at).await.is_err());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), at).await.unwrap();
+        pauses.at(PausePoint::BeforePush).await;
+    }
+}
