@@ -1,1 +1,54 @@
-//! Built next.
+//! The memory of the controller: everything it knows about PostgreSQL as its own database.
+//!
+//! Who calls it: `storage_controller`, and nobody else. What it calls: PostgreSQL. It knows no HTTP and no clients.
+//!
+//! ```text
+//!   Database ── bootstrap, read_leader, load, spec, history, pending, migrate     (pool, short sessions)
+//!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
+//!               └─ renew, release, end_sessions_of
+//! ```
+//!
+//! Invariants: a [`LeaderTerm`] exists only for a claim that is known to be committed; every write but bootstrap, claim,
+//! renewal and release happens in a transaction that begins with the fence; only the one [`WriterTask`] draws
+//! `change_seq`, so its order is the commit order; a fenced transaction is never cancelled by a caller that goes away.
+//! Errors are told apart by SQLSTATE ([`ErrorClass`]), never by text. `session` says why two drivers live here.
+
+mod bootstrap;
+mod config;
+mod database;
+mod error;
+mod lease;
+mod load;
+mod migrate;
+mod records;
+mod schema;
+mod session;
+mod term;
+mod writer;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use config::{DatabaseConfig, application_name};
+pub use database::Database;
+pub use error::{DbError, ErrorClass};
+pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed, Seen};
+pub use migrate::{MigrationError, MigrationHooks};
+pub use records::{
+    Began, Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LeaderRow, LoadedState, SpecRecord, TermRecord,
+};
+pub use term::LeaderTerm;
+pub use writer::{Action, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
+
+/// Number of the schema that this program reads and writes; compared with [`Compat`].
+pub const SCHEMA_NUMBER: i32 = 1;
+
+/// Channel on which a claim or release is told; the payload is the term.
+pub const LEADER_CHANNEL: &str = "pgfleet_leader";
+
+/// Channel on which a committed batch is told; the payload is its last `change_seq`.
+pub const CHANGE_CHANNEL: &str = "pgfleet_change";
+
+/// A point at which a test may stop the program. It is awaited inside an open transaction.
+pub type Hook = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;

@@ -1,0 +1,187 @@
+//! The handle of the database: the connector and the pool behind one value that everybody shares.
+//!
+//! Called by: the controller's start-up, and through the handle by `lease`, `load`, `migrate` and `writer`.
+//! What it calls: `session` (connections), `bootstrap`, diesel's pool. Invariant: pooled connections serve reads only;
+//! what writes has a session of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use pgfleet_api::{ClusterId, InstanceId, Term};
+
+use crate::bootstrap;
+use crate::config::DatabaseConfig;
+use crate::error::DbError;
+use crate::records::{Compat, LeaderRow, TermRecord};
+use crate::schema::{leader_history, schema_compat};
+use crate::session::{Connector, Session, SessionKind};
+
+/// The controller's database.
+pub struct Database {
+    connector: Connector,
+    pool: Pool<AsyncPgConnection>,
+    pool_wait: Duration,
+    instance_id: InstanceId,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("target", &self.connector.target()).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Connects once to see that the database is there, takes writes, and lets us in.
+    ///
+    /// # Errors
+    /// [`DbError::Config`] if the URL cannot be used at all; [`DbError::Connect`], [`DbError::Timeout`] or
+    /// [`DbError::ReadOnly`] if it is sound and the database is away or not writable.
+    pub async fn connect(config: DatabaseConfig) -> Result<Arc<Self>, DbError> {
+        let connector = Connector::new(&config)?;
+        let session = connector.session(SessionKind::Control).await?;
+        let row = session
+            .client()
+            .query_one(
+                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+                        current_user::text, to_regclass('leader') IS NOT NULL",
+                &[],
+            )
+            .await
+            .map_err(DbError::query("looked at it for the first time"))?;
+        if row.get(0) {
+            return Err(DbError::ReadOnly { target: connector.target().to_owned() });
+        }
+        let (role, bootstrapped): (String, bool) = (row.get(1), row.get(2));
+        tracing::info!(database = connector.target(), %role, bootstrapped, "connected to the database");
+        let pool = pool(&connector, config.pool_size)?;
+        Ok(Arc::new(Self { connector, pool, pool_wait: config.connect_timeout, instance_id: config.instance_id }))
+    }
+
+    /// The process whose sessions these are.
+    #[must_use]
+    pub fn instance_id(&self) -> InstanceId {
+        self.instance_id
+    }
+
+    /// Makes the tables of leadership and the fleet's id if they are missing. Harmless at any time and from any
+    /// number of processes at once.
+    ///
+    /// # Errors
+    /// Any [`DbError`] of the connection; a role that may not create tables is [`crate::ErrorClass::Permission`].
+    pub async fn bootstrap(&self) -> Result<ClusterId, DbError> {
+        bootstrap::bootstrap(&self.connector).await
+    }
+
+    /// The leader row; none before the first claim.
+    ///
+    /// Opens a short session of its own. Who reads every half second keeps a [`crate::LeaseSession`].
+    ///
+    /// # Errors
+    /// Any [`DbError`]; before the bootstrap the tables are missing.
+    pub async fn read_leader(&self) -> Result<Option<LeaderRow>, DbError> {
+        let session = self.control_session().await?;
+        crate::lease::read_row(session.client()).await
+    }
+
+    /// The newest terms first.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn leader_history(&self, limit: i64) -> Result<Vec<TermRecord>, DbError> {
+        const DOING: &str = "read the history of leadership";
+        let mut conn = self.pooled(DOING).await?;
+        let rows: Vec<HistoryRow> = leader_history::table
+            .order(leader_history::term.desc())
+            .limit(limit)
+            .select(HistoryRow::as_select())
+            .load(&mut conn)
+            .await
+            .map_err(DbError::diesel(DOING))?;
+        Ok(rows.into_iter().map(TermRecord::from).collect())
+    }
+
+    /// Which programs may read and lead; none before the migration that makes the row.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn compat(&self) -> Result<Option<Compat>, DbError> {
+        const DOING: &str = "read the schema's compatibility";
+        let mut conn = self.pooled(DOING).await?;
+        let there: bool =
+            diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>("to_regclass('schema_compat') IS NOT NULL"))
+                .get_result(&mut conn)
+                .await
+                .map_err(DbError::diesel(DOING))?;
+        if !there {
+            return Ok(None);
+        }
+        let row: Option<(i32, i32)> = schema_compat::table
+            .select((schema_compat::lowest_reader, schema_compat::lowest_writer))
+            .first(&mut conn)
+            .await
+            .optional()
+            .map_err(DbError::diesel(DOING))?;
+        Ok(row.map(|(lowest_reader, lowest_writer)| Compat { lowest_reader, lowest_writer }))
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(crate) async fn control_session(&self) -> Result<Session, DbError> {
+        self.connector.session(SessionKind::Control).await
+    }
+
+    pub(crate) async fn pooled(&self, doing: &'static str) -> Result<Object<AsyncPgConnection>, DbError> {
+        match tokio::time::timeout(self.pool_wait, self.pool.get()).await {
+            Ok(conn) => conn.map_err(|error| DbError::Pool { doing, reason: error.to_string() }),
+            Err(_) => Err(DbError::Timeout { doing, after_ms: self.pool_wait.as_millis() }),
+        }
+    }
+}
+
+fn pool(connector: &Connector, size: usize) -> Result<Pool<AsyncPgConnection>, DbError> {
+    let mut config = ManagerConfig::<AsyncPgConnection>::default();
+    let dial = connector.clone();
+    // `establish` never encrypts, whatever the URL says: connections come from our own connector.
+    config.custom_setup = Box::new(move |_url| {
+        let dial = dial.clone();
+        Box::pin(async move { dial.diesel(SessionKind::Pool).await })
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(connector.target(), config);
+    Pool::builder(manager).max_size(size.max(1)).build().map_err(|error| DbError::Config { reason: error.to_string() })
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = leader_history)]
+struct HistoryRow {
+    term: i64,
+    instance_id: uuid::Uuid,
+    address: String,
+    began: String,
+    started_at: chrono::DateTime<chrono::Utc>,
+    ended: Option<String>,
+    ended_at: Option<chrono::DateTime<chrono::Utc>>,
+    note: Option<String>,
+    target_schema: String,
+}
+
+impl From<HistoryRow> for TermRecord {
+    fn from(row: HistoryRow) -> Self {
+        Self {
+            term: Term(row.term),
+            instance_id: InstanceId(row.instance_id),
+            address: row.address,
+            began: row.began,
+            started_at: row.started_at,
+            ended: row.ended,
+            ended_at: row.ended_at,
+            note: row.note,
+            target_schema: row.target_schema,
+        }
+    }
+}

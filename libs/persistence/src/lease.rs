@@ -1,0 +1,402 @@
+//! The leader row: read, claim, renew, release, and ending the sessions of a leader that is gone.
+//!
+//! Called by: the controller's leadership room. What it calls: `session`. Invariants: every write here is one
+//! statement, hence one commit; a claim compares and sets, and its outcome is known before a [`LeaderTerm`] is minted;
+//! an error always leaves the session usable again, by making a new connection at the next call.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgfleet_api::{ClusterId, InstanceId, Term};
+use tokio_postgres::{Client, Row};
+
+use crate::config::application_name;
+use crate::database::Database;
+use crate::error::DbError;
+use crate::migrate;
+use crate::records::{Began, Ended, LeaderRow};
+use crate::session::Session;
+use crate::term::LeaderTerm;
+
+/// The leader row as the claimer saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its term.
+    pub term: Term,
+    /// Whose it was.
+    pub instance_id: InstanceId,
+    /// Its renewals while they were watched: without the leader's consent a claim fails if they moved.
+    pub renewals: Option<i64>,
+}
+
+/// What a claim asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The row as it was seen; none if there was no row.
+    pub seen: Option<Seen>,
+    /// The highest term this member ever heard of; the new one is above it.
+    pub floor: Term,
+    /// Base URL of the claimer's API.
+    pub address: String,
+    /// Length of its lease.
+    pub lease_ms: i64,
+    /// Why it may claim; also how the history says that the old term ended, if its leader did not.
+    pub how: Began,
+}
+
+/// How a claim ended.
+#[derive(Debug)]
+pub enum ClaimOutcome {
+    /// This process leads.
+    Won(LeaderTerm),
+    /// The row is not as it was seen: somebody was faster, or the leader is alive.
+    Lost,
+}
+
+/// How a renewal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease runs anew.
+    Yes,
+    /// The row is somebody else's, or released: this leadership is over.
+    NotMine,
+}
+
+/// What [`LeaseSession::end_sessions_of`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedSessions {
+    /// Sessions that were told to end.
+    pub ended: usize,
+    /// Sessions that were still there when time ran out.
+    pub left: usize,
+}
+
+/// A dedicated connection for the leader row. It connects when first used and again after any failure.
+#[derive(Debug)]
+pub struct LeaseSession {
+    db: Arc<Database>,
+    open: Option<Open>,
+}
+
+struct Open {
+    session: Session,
+    backend_pid: i32,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("backend_pid", &self.backend_pid).finish_non_exhaustive()
+    }
+}
+
+const READ: &str =
+    "SELECT cluster_id, term, instance_id, address, renewals, lease_ms, started_at, renewed_at, released_at
+                    FROM leader, cluster";
+
+const CLAIM_FREE: &str = "
+    WITH won AS (
+        INSERT INTO leader (term, instance_id, address, lease_ms)
+        VALUES (greatest($1::bigint, (SELECT max(term) FROM leader_history)) + 1, $2, $3, $4)
+        ON CONFLICT DO NOTHING RETURNING term
+    ), born AS (
+        INSERT INTO leader_history (term, instance_id, address, began, target_schema)
+        SELECT term, $2, $3, $5, $6 FROM won
+    )
+    SELECT term, pg_notify('pgfleet_leader', term::text) FROM won";
+
+const CLAIM_SEEN: &str = "
+    WITH won AS (
+        UPDATE leader
+        SET term = greatest(term, $1::bigint) + 1, instance_id = $2, address = $3, lease_ms = $4,
+            renewals = 0, started_at = now(), renewed_at = now(), released_at = NULL
+        WHERE term = $7 AND instance_id = $8 AND ($9::bigint IS NULL OR renewals = $9)
+        RETURNING term
+    ), closed AS (
+        UPDATE leader_history h
+        SET ended = coalesce(h.ended, $5), ended_at = coalesce(h.ended_at, now())
+        FROM won WHERE h.term = $7
+    ), born AS (
+        INSERT INTO leader_history (term, instance_id, address, began, target_schema)
+        SELECT term, $2, $3, $5, $6 FROM won
+    )
+    SELECT term, pg_notify('pgfleet_leader', term::text) FROM won";
+
+/// Touches no column of a unique index, so it never waits for an open fence.
+const RENEW: &str = "
+    UPDATE leader SET renewals = renewals + 1, renewed_at = now()
+    WHERE term = $1 AND instance_id = $2 AND released_at IS NULL";
+
+const RELEASE: &str = "
+    WITH freed AS (
+        UPDATE leader SET released_at = now()
+        WHERE term = $1 AND instance_id = $2 AND released_at IS NULL RETURNING term
+    ), closed AS (
+        UPDATE leader_history h SET ended = $3, ended_at = now(), note = coalesce($4, h.note)
+        FROM freed WHERE h.term = freed.term
+    )
+    SELECT pg_notify('pgfleet_leader', term::text) FROM freed";
+
+const NOTE: &str = "
+    WITH fence AS (
+        SELECT term FROM leader WHERE term = $1 AND instance_id = $2 AND released_at IS NULL FOR KEY SHARE
+    )
+    UPDATE leader_history h SET ended = $3, ended_at = now(), note = $4 FROM fence WHERE h.term = fence.term";
+
+impl LeaseSession {
+    /// A session that will connect when it is first used.
+    #[must_use]
+    pub fn new(db: Arc<Database>) -> Self {
+        Self { db, open: None }
+    }
+
+    /// The leader row; none before the first claim.
+    ///
+    /// # Errors
+    /// Any [`DbError`]; the next call connects anew.
+    pub async fn read(&mut self) -> Result<Option<LeaderRow>, DbError> {
+        self.run("read the leader row", async |client| read_row(client).await).await
+    }
+
+    /// Claims leadership of the row as it was seen. A leader that did not consent must have been dealt with by
+    /// [`Self::end_sessions_of`] before; on [`crate::ErrorClass::LockTimeout`] repeat both.
+    ///
+    /// If the connection is lost before the answer, the backend that may still be at it is ended first, and then the
+    /// row tells: it is won if it carries this instance in a term that is newer than all it knew.
+    ///
+    /// # Errors
+    /// Any [`DbError`]: the claim is then known not to be committed, or could not be cleared up; claiming again with
+    /// the same `Claim` is safe in both cases.
+    pub async fn claim(&mut self, claim: &Claim) -> Result<ClaimOutcome, DbError> {
+        let me = self.db.instance_id();
+        let backend_pid = self.connected().await?.backend_pid;
+        let first = self.run("claimed leadership", async |client| claim_once(client, me, claim).await).await;
+        match first {
+            Ok(Some(term)) => self.mint(term).await,
+            Ok(None) => self.settle(claim, None).await,
+            Err(error) if error.ends_session() => {
+                tracing::warn!(%error, "the connection was lost during a claim; reading what became of it");
+                self.settle(claim, Some((backend_pid, error))).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Extends the lease by one period. Repeating it after an error is harmless.
+    ///
+    /// # Errors
+    /// Any [`DbError`]: nothing is known about the row.
+    pub async fn renew(&mut self, term: &LeaderTerm) -> Result<Renewed, DbError> {
+        let (number, me) = (term.term().get(), term.instance_id().0);
+        let rows = self
+            .run("renewed the lease", async |client| {
+                client.execute(RENEW, &[&number, &me]).await.map_err(DbError::query("renewed the lease"))
+            })
+            .await?;
+        Ok(if rows == 1 { Renewed::Yes } else { Renewed::NotMine })
+    }
+
+    /// Gives the row up and writes down how the term ended; fences fail from then on and anybody may claim at once.
+    /// Answers whether it was still ours.
+    ///
+    /// # Errors
+    /// Any [`DbError`]; repeating it is harmless.
+    pub async fn release(&mut self, term: &LeaderTerm, how: Ended, note: Option<&str>) -> Result<bool, DbError> {
+        let (number, me, word) = (term.term().get(), term.instance_id().0, how.as_str());
+        let rows = self
+            .run("released the leader row", async |client| {
+                client
+                    .query(RELEASE, &[&number, &me, &word, &note])
+                    .await
+                    .map_err(DbError::query("released the leader row"))
+            })
+            .await?;
+        Ok(rows.len() == 1)
+    }
+
+    /// Writes into the history that this term stepped down, under the fence. The row stays this instance's until the
+    /// successor claims it. Answers whether it was still ours.
+    ///
+    /// # Errors
+    /// Any [`DbError`]; repeating it is harmless.
+    pub async fn note_step_down(&mut self, term: &LeaderTerm, note: &str) -> Result<bool, DbError> {
+        let (number, me, word) = (term.term().get(), term.instance_id().0, Ended::StepDown.as_str());
+        let rows = self
+            .run("noted the step-down", async |client| {
+                client.execute(NOTE, &[&number, &me, &word, &note]).await.map_err(DbError::query("noted the step-down"))
+            })
+            .await?;
+        Ok(rows == 1)
+    }
+
+    /// Ends every session of a controller that is gone, and waits until they have left: one that stays could hold
+    /// an open fence, or commit a statement that was sent long ago. Needs the same database role.
+    ///
+    /// # Errors
+    /// Any [`DbError`]. Sessions that are still there after `within` are counted, not an error.
+    pub async fn end_sessions_of(
+        &mut self,
+        instance_id: InstanceId,
+        within: Duration,
+    ) -> Result<EndedSessions, DbError> {
+        let name = application_name(instance_id);
+        let deadline = tokio::time::Instant::now() + within;
+        let mut told = std::collections::BTreeSet::new();
+        loop {
+            let pids =
+                self.run("ended the sessions of the old leader", async |client| terminate(client, &name).await).await?;
+            told.extend(pids.iter().copied());
+            if pids.is_empty() || tokio::time::Instant::now() >= deadline {
+                return Ok(EndedSessions { ended: told.len(), left: pids.len() });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Decides what became of a claim that did not answer with a term.
+    async fn settle(&mut self, claim: &Claim, lost: Option<(i32, DbError)>) -> Result<ClaimOutcome, DbError> {
+        let me = self.db.instance_id();
+        if let Some((pid, _)) = &lost {
+            // The old backend may be about to commit. Only when it is gone does the row stand still.
+            let (pid, name) = (*pid, application_name(me));
+            let deadline = tokio::time::Instant::now() + self.db.connector().patience();
+            while self
+                .run("ended the session of a lost claim", async |client| terminate_one(client, pid, &name).await)
+                .await?
+            {
+                if tokio::time::Instant::now() >= deadline {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        let row = self.read().await?;
+        let known = claim.seen.map_or(claim.floor, |seen| seen.term.max(claim.floor));
+        match (row, lost) {
+            (Some(row), _) if row.instance_id == me && row.term > known && row.released_at.is_none() => {
+                Ok(ClaimOutcome::Won(LeaderTerm::mint(row.term, row.cluster_id, me)))
+            }
+            (row, Some((_, error))) if as_seen(row.as_ref(), claim) => Err(error),
+            _ => Ok(ClaimOutcome::Lost),
+        }
+    }
+
+    async fn mint(&mut self, term: i64) -> Result<ClaimOutcome, DbError> {
+        let me = self.db.instance_id();
+        let row = self.read().await?.ok_or(DbError::NotBootstrapped { missing: "the leader row" })?;
+        if row.instance_id == me && row.term.get() == term {
+            return Ok(ClaimOutcome::Won(LeaderTerm::mint(row.term, row.cluster_id, me)));
+        }
+        Ok(ClaimOutcome::Lost)
+    }
+
+    async fn connected(&mut self) -> Result<&Open, DbError> {
+        let usable = self.open.take().filter(|open| !open.session.is_closed());
+        let open = match usable {
+            Some(open) => open,
+            None => {
+                let session = self.db.control_session().await?;
+                let backend_pid = session
+                    .client()
+                    .query_one("SELECT pg_backend_pid()", &[])
+                    .await
+                    .map_err(DbError::query("opened the lease session"))?
+                    .get(0);
+                Open { session, backend_pid }
+            }
+        };
+        Ok(self.open.insert(open))
+    }
+
+    /// Runs one question within our patience. After a timeout or a lost session the connection is dropped, so that
+    /// an answer that comes late cannot be taken for the answer to a later question.
+    async fn run<T>(
+        &mut self,
+        doing: &'static str,
+        ask: impl AsyncFnOnce(&Client) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let patience = self.db.connector().patience();
+        let open = self.connected().await?;
+        let answer = bounded(patience, doing, ask(open.session.client())).await;
+        if answer.as_ref().is_err_and(DbError::ends_session) {
+            self.open = None;
+        }
+        answer
+    }
+}
+
+pub(crate) async fn bounded<T>(
+    patience: Duration,
+    doing: &'static str,
+    work: impl Future<Output = Result<T, DbError>>,
+) -> Result<T, DbError> {
+    match tokio::time::timeout(patience, work).await {
+        Ok(answer) => answer,
+        Err(_) => Err(DbError::Timeout { doing, after_ms: patience.as_millis() }),
+    }
+}
+
+fn as_seen(row: Option<&LeaderRow>, claim: &Claim) -> bool {
+    match (row, claim.seen) {
+        (None, None) => true,
+        (Some(row), Some(seen)) => row.term == seen.term && row.instance_id == seen.instance_id,
+        _ => false,
+    }
+}
+
+async fn claim_once(client: &Client, me: InstanceId, claim: &Claim) -> Result<Option<i64>, DbError> {
+    let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
+    let target = migrate::newest_embedded();
+    let row = match claim.seen {
+        None => client.query_opt(CLAIM_FREE, &[&floor, &me.0, address, &claim.lease_ms, &how, &target]).await,
+        Some(seen) => {
+            let (term, old) = (seen.term.get(), seen.instance_id.0);
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+                [&floor, &me.0, address, &claim.lease_ms, &how, &target, &term, &old, &seen.renewals];
+            client.query_opt(CLAIM_SEEN, &params).await
+        }
+    };
+    Ok(row.map_err(DbError::query("claimed leadership"))?.map(|row| row.get(0)))
+}
+
+async fn terminate(client: &Client, name: &str) -> Result<Vec<i32>, DbError> {
+    let rows = client
+        .query(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = $1 AND pid <> pg_backend_pid()",
+            &[&name],
+        )
+        .await
+        .map_err(DbError::query("ended the sessions of the old leader"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn terminate_one(client: &Client, pid: i32, name: &str) -> Result<bool, DbError> {
+    let rows = client
+        .query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2",
+            &[&pid, &name],
+        )
+        .await
+        .map_err(DbError::query("ended the session of a lost claim"))?;
+    Ok(!rows.is_empty())
+}
+
+pub(crate) async fn read_row(client: &Client) -> Result<Option<LeaderRow>, DbError> {
+    let row = client.query_opt(READ, &[]).await.map_err(DbError::query("read the leader row"))?;
+    Ok(row.as_ref().map(leader_row))
+}
+
+fn leader_row(row: &Row) -> LeaderRow {
+    LeaderRow {
+        cluster_id: ClusterId(row.get(0)),
+        term: Term(row.get(1)),
+        instance_id: InstanceId(row.get(2)),
+        address: row.get(3),
+        renewals: row.get(4),
+        lease_ms: row.get(5),
+        started_at: row.get(6),
+        renewed_at: row.get(7),
+        released_at: row.get(8),
+    }
+}

@@ -1,0 +1,235 @@
+//! The rows as values of the contract: what the tables hold, checked once on the way in.
+//!
+//! Called by: `load`, `lease`, `writer`, and by callers that keep them in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use pgfleet_api::compute::Observed;
+use pgfleet_api::{ClusterId, ComputeId, Generation, InstanceId, SpecHash, Term};
+use serde_json::Value;
+
+use crate::error::DbError;
+
+/// How a term began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Began {
+    /// There was no row.
+    First,
+    /// The leader before it stepped down and named this one, or left it free.
+    StepDown,
+    /// The leader before it released the row.
+    Released,
+    /// The leader before it is known to be dead.
+    Crash,
+    /// The lease of the leader before it ran out.
+    Lease,
+    /// Stepped down, nobody took over, led on.
+    Revert,
+}
+
+impl Began {
+    /// The word in the history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::StepDown => "step_down",
+            Self::Released => "released",
+            Self::Crash => "crash",
+            Self::Lease => "lease",
+            Self::Revert => "revert",
+        }
+    }
+}
+
+/// How a term ended, as its own leader writes it down. What a claim without consent ends gets the claim's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// It stepped down for a candidate.
+    StepDown,
+    /// The process ended in order and gave the row up.
+    Released,
+    /// A migration failed and the process gave the row up.
+    MigrationFailed,
+}
+
+impl Ended {
+    /// The word in the history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StepDown => "step_down",
+            Self::Released => "released",
+            Self::MigrationFailed => "migration_failed",
+        }
+    }
+}
+
+/// The leader row as it was read. Timestamps are the database's and are for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderRow {
+    /// The fleet.
+    pub cluster_id: ClusterId,
+    /// The leadership.
+    pub term: Term,
+    /// The process that claimed it.
+    pub instance_id: InstanceId,
+    /// Base URL of its API.
+    pub address: String,
+    /// How often it renewed.
+    pub renewals: i64,
+    /// Length of its lease.
+    pub lease_ms: i64,
+    /// When it claimed.
+    pub started_at: DateTime<Utc>,
+    /// When it last renewed.
+    pub renewed_at: DateTime<Utc>,
+    /// When it gave the row up.
+    pub released_at: Option<DateTime<Utc>>,
+}
+
+/// One term of the history. Words are text here, because a newer version may have written ones we do not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TermRecord {
+    /// The leadership.
+    pub term: Term,
+    /// Who led.
+    pub instance_id: InstanceId,
+    /// Base URL of its API.
+    pub address: String,
+    /// How it began, see [`Began`].
+    pub began: String,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// How it ended, see [`Ended`] and [`Began`].
+    pub ended: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// A line for people.
+    pub note: Option<String>,
+    /// Newest migration its leader carried.
+    pub target_schema: String,
+}
+
+/// Which programs may read the schema, and which may lead on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compat {
+    /// A program with a lower [`crate::SCHEMA_NUMBER`] must not load.
+    pub lowest_reader: i32,
+    /// A program with a lower [`crate::SCHEMA_NUMBER`] must not claim.
+    pub lowest_writer: i32,
+}
+
+/// What was asked for one compute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComputeRecord {
+    /// Its name.
+    pub compute_id: ComputeId,
+    /// Where its agent is reached.
+    pub agent_url: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Counter of its spec. 0: it never had one. Above 0 without a spec: it was deleted and registered again.
+    pub generation: Generation,
+    /// The spec as its owner wrote it.
+    pub spec: Option<Arc<Value>>,
+    /// Content of the spec.
+    pub spec_hash: Option<SpecHash>,
+    /// Number of the change that made this row.
+    pub change_seq: i64,
+    /// When it was registered, or registered again.
+    pub created_at: DateTime<Utc>,
+    /// When this row last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The current spec of a compute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpecRecord {
+    /// Its counter.
+    pub generation: Generation,
+    /// Its content.
+    pub spec_hash: SpecHash,
+    /// The spec as its owner wrote it.
+    pub spec: Value,
+}
+
+/// Everything a controller keeps in memory, as of one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedState {
+    /// The last change that is in it.
+    pub change_seq: i64,
+    /// The fleet.
+    pub cluster_id: ClusterId,
+    /// Computes by id, without the deleted ones.
+    pub computes: Vec<ComputeRecord>,
+    /// What was last observed of them, by id.
+    pub observed: Vec<(ComputeId, Observed)>,
+}
+
+/// What a line of the journal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JournalKind {
+    /// An agent reported something new.
+    Transition,
+    /// Somebody asked for something.
+    Action,
+}
+
+impl JournalKind {
+    /// The word in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transition => "transition",
+            Self::Action => "action",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, DbError> {
+        match text {
+            "transition" => Ok(Self::Transition),
+            "action" => Ok(Self::Action),
+            other => Err(DbError::content("journal kind", other)),
+        }
+    }
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JournalEntry {
+    /// When it was committed.
+    pub at: DateTime<Utc>,
+    /// Its place in the order of all changes.
+    pub change_seq: i64,
+    /// The compute it is about; none for what concerns the fleet.
+    pub compute_id: Option<ComputeId>,
+    /// The leadership that wrote it.
+    pub term: Term,
+    /// What it is about.
+    pub kind: JournalKind,
+    /// Who: the subject of a token, or the agent.
+    pub actor: String,
+    /// Why, if it was said.
+    pub reason: Option<String>,
+    /// What.
+    pub detail: Value,
+}
+
+pub(crate) fn compute_id_of(text: String) -> Result<ComputeId, DbError> {
+    ComputeId::try_from(text).map_err(|error| DbError::content("compute id", error))
+}
+
+pub(crate) fn spec_hash_of(text: Option<String>) -> Result<Option<SpecHash>, DbError> {
+    text.map(SpecHash::try_from).transpose().map_err(|error| DbError::content("spec hash", error))
+}
+
+pub(crate) fn labels_of(value: Value) -> Result<BTreeMap<String, String>, DbError> {
+    serde_json::from_value(value).map_err(|error| DbError::content("set of labels", error))
+}
+
+pub(crate) fn observed_of(value: Value) -> Result<Observed, DbError> {
+    serde_json::from_value(value).map_err(|error| DbError::content("observed state", error))
+}

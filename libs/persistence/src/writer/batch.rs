@@ -1,0 +1,353 @@
+//! The SQL of one batch: read the rows it is about, plan, and write with one multi-row statement per kind.
+//!
+//! Called by: `task`, inside its fenced transaction. Invariant: what is read here cannot change before the commit,
+//! because only the one writer under the fence writes these tables.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use pgfleet_api::compute::Observed;
+use pgfleet_api::{ComputeId, Generation, Term};
+use serde_json::Value;
+use tokio_postgres::{Client, Error, Statement};
+
+use super::plan::{Before, Planned, Stamp, Write, plan};
+use super::{Change, Item, WriteError};
+use crate::error::DbError;
+use crate::records::{JournalKind, labels_of, observed_of, spec_hash_of};
+use crate::session::Session;
+use crate::term::FENCE;
+
+const READ_COMPUTES: &str = "
+    SELECT compute_id, agent_url, labels, generation, CASE WHEN compute_id = ANY($2) THEN spec END,
+           spec_hash, change_seq, created_at, updated_at, deleted_at IS NOT NULL
+    FROM computes WHERE compute_id = ANY($1)";
+
+const READ_OBSERVED: &str = "SELECT compute_id, observed FROM observed WHERE compute_id = ANY($1)";
+
+const WRITE_COMPUTES: &str = "
+    INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at,
+                          updated_at, deleted_at)
+    SELECT compute_id, agent_url, labels::jsonb, generation, spec::jsonb, spec_hash, change_seq, created_at,
+           $9::timestamptz, CASE WHEN deleted THEN $9::timestamptz END
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[],
+                $8::timestamptz[], $10::boolean[])
+         AS t (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, deleted)
+    ON CONFLICT (compute_id) DO UPDATE
+    SET agent_url = excluded.agent_url, labels = excluded.labels, generation = excluded.generation,
+        spec = excluded.spec, spec_hash = excluded.spec_hash, change_seq = excluded.change_seq,
+        created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
+
+const FORGET_OBSERVED: &str = "DELETE FROM observed WHERE compute_id = ANY($1)";
+
+const WRITE_OBSERVED: &str = "
+    INSERT INTO observed (compute_id, state, observed, change_seq, updated_at)
+    SELECT compute_id, state, body::jsonb, change_seq, $5::timestamptz
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS t (compute_id, state, body, change_seq)
+    ON CONFLICT (compute_id) DO UPDATE
+    SET state = excluded.state, observed = excluded.observed, change_seq = excluded.change_seq,
+        updated_at = excluded.updated_at";
+
+const WRITE_JOURNAL: &str = "
+    INSERT INTO journal (at, change_seq, compute_id, term, kind, actor, reason, detail)
+    SELECT $7::timestamptz, change_seq, compute_id, $8::bigint, kind, actor, reason, detail::jsonb
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+         AS t (change_seq, compute_id, kind, actor, reason, detail)";
+
+/// Moves the cursor and locks its row until the end of the transaction: whoever wants to know later whether this
+/// transaction committed asks for the same lock, and thereby waits for its end.
+const MOVE_CURSOR: &str = "
+    WITH moved AS (UPDATE change_cursor SET last_change = $2 WHERE last_change = $1 RETURNING last_change)
+    SELECT pg_notify('pgfleet_change', last_change::text) FROM moved";
+
+pub(super) const LOCK_CURSOR: &str = "SELECT last_change FROM change_cursor FOR UPDATE";
+
+/// The writer's connection with its statements prepared.
+pub(super) struct Wire {
+    session: Session,
+    pub(super) fence: Statement,
+    pub(super) lock_cursor: Statement,
+    move_cursor: Statement,
+    read_computes: Statement,
+    read_observed: Statement,
+    write_computes: Statement,
+    forget_observed: Statement,
+    write_observed: Statement,
+    write_journal: Statement,
+}
+
+impl Wire {
+    pub(super) async fn prepare(session: Session) -> Result<Self, Error> {
+        let client = session.client();
+        Ok(Self {
+            fence: client.prepare(FENCE).await?,
+            lock_cursor: client.prepare(LOCK_CURSOR).await?,
+            move_cursor: client.prepare(MOVE_CURSOR).await?,
+            read_computes: client.prepare(READ_COMPUTES).await?,
+            read_observed: client.prepare(READ_OBSERVED).await?,
+            write_computes: client.prepare(WRITE_COMPUTES).await?,
+            forget_observed: client.prepare(FORGET_OBSERVED).await?,
+            write_observed: client.prepare(WRITE_OBSERVED).await?,
+            write_journal: client.prepare(WRITE_JOURNAL).await?,
+            session,
+        })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.session.client()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
+    /// Plans every item against the rows as they are, numbering the changes from `last + 1` in the items' order.
+    pub(super) async fn plan(
+        &self,
+        items: &[Item],
+        last: i64,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Result<Planned, WriteError>>, DbError> {
+        let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
+        let before = self.computes(&ids, items).await?;
+        let seen = self.observed(items).await?;
+        let mut stamp = Stamp { last, now };
+        let mut planned = Vec::with_capacity(items.len());
+        for item in items {
+            let id = item.change.compute_id().map(ComputeId::as_str);
+            let row = id.and_then(|id| before.get(id));
+            let old = id.and_then(|id| seen.get(id));
+            let one = plan(&item.change, row, old, stamp);
+            if let Ok(Planned { answer, write: Some(_) }) = &one {
+                stamp.last = answer.change_seq;
+            }
+            planned.push(one);
+        }
+        Ok(planned)
+    }
+
+    async fn computes(&self, ids: &[&str], items: &[Item]) -> Result<HashMap<String, Before>, DbError> {
+        let with_spec: Vec<&str> = items
+            .iter()
+            .filter_map(|item| match &item.change {
+                Change::Register { compute_id, spec: None, .. } => Some(compute_id.as_str()),
+                _ => None,
+            })
+            .collect();
+        let rows = self
+            .client()
+            .query(&self.read_computes, &[&ids, &with_spec])
+            .await
+            .map_err(DbError::query("read the computes of a batch"))?;
+        rows.iter()
+            .map(|row| {
+                let before = Before {
+                    agent_url: row.get(1),
+                    labels: labels_of(row.get(2))?,
+                    generation: Generation(row.get(3)),
+                    spec: row.get::<_, Option<Value>>(4).map(Arc::new),
+                    spec_hash: spec_hash_of(row.get(5))?,
+                    change_seq: row.get(6),
+                    created_at: row.get(7),
+                    updated_at: row.get(8),
+                    deleted: row.get(9),
+                };
+                Ok((row.get(0), before))
+            })
+            .collect()
+    }
+
+    async fn observed(&self, items: &[Item]) -> Result<HashMap<String, Observed>, DbError> {
+        let ids: Vec<&str> = items
+            .iter()
+            .filter_map(|item| match &item.change {
+                Change::Observed { compute_id, .. } => Some(compute_id.as_str()),
+                _ => None,
+            })
+            .collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = self
+            .client()
+            .query(&self.read_observed, &[&ids])
+            .await
+            .map_err(DbError::query("read what was observed"))?;
+        rows.iter().map(|row| Ok((row.get(0), observed_of(row.get(1))?))).collect()
+    }
+
+    /// Writes what was planned and moves the cursor from `last` to the last number given.
+    pub(super) async fn write(&self, rows: &Rows, last: i64, now: DateTime<Utc>, term: Term) -> Result<(), DbError> {
+        let client = self.client();
+        let c = &rows.computes;
+        if !c.ids.is_empty() {
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
+                &c.ids,
+                &c.urls,
+                &c.labels,
+                &c.generations,
+                &c.specs,
+                &c.hashes,
+                &c.seqs,
+                &c.created,
+                &now,
+                &c.deleted,
+            ];
+            client.execute(&self.write_computes, &params).await.map_err(DbError::query("wrote computes"))?;
+        }
+        if !rows.forgotten.is_empty() {
+            client
+                .execute(&self.forget_observed, &[&rows.forgotten])
+                .await
+                .map_err(DbError::query("forgot what was observed"))?;
+        }
+        let o = &rows.observed;
+        if !o.ids.is_empty() {
+            client
+                .execute(&self.write_observed, &[&o.ids, &o.states, &o.bodies, &o.seqs, &now])
+                .await
+                .map_err(DbError::query("wrote what was observed"))?;
+        }
+        let j = &rows.journal;
+        if !j.seqs.is_empty() {
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+                [&j.seqs, &j.ids, &j.kinds, &j.actors, &j.reasons, &j.details, &now, &term.get()];
+            client.execute(&self.write_journal, &params).await.map_err(DbError::query("wrote the journal"))?;
+        }
+        let moved = client
+            .query_opt(&self.move_cursor, &[&last, &rows.last])
+            .await
+            .map_err(DbError::query("moved the change cursor"))?;
+        moved.map(|_| ()).ok_or(DbError::CursorMoved { expected: last, found: None })
+    }
+}
+
+/// The rows of a batch in columns, as `unnest` takes them.
+#[derive(Default)]
+pub(super) struct Rows {
+    /// The last number given.
+    pub(super) last: i64,
+    computes: ComputeColumns,
+    forgotten: Vec<String>,
+    observed: ObservedColumns,
+    journal: JournalColumns,
+}
+
+#[derive(Default)]
+struct ComputeColumns {
+    ids: Vec<String>,
+    urls: Vec<String>,
+    labels: Vec<String>,
+    generations: Vec<i64>,
+    specs: Vec<Option<String>>,
+    hashes: Vec<Option<String>>,
+    seqs: Vec<i64>,
+    created: Vec<DateTime<Utc>>,
+    deleted: Vec<bool>,
+}
+
+#[derive(Default)]
+struct ObservedColumns {
+    ids: Vec<String>,
+    states: Vec<&'static str>,
+    bodies: Vec<String>,
+    seqs: Vec<i64>,
+}
+
+#[derive(Default)]
+struct JournalColumns {
+    seqs: Vec<i64>,
+    ids: Vec<Option<String>>,
+    kinds: Vec<&'static str>,
+    actors: Vec<String>,
+    reasons: Vec<Option<String>>,
+    details: Vec<String>,
+}
+
+impl Rows {
+    /// The rows of what was planned; none if nothing is news.
+    pub(super) fn of(items: &[Item], planned: &[Result<Planned, WriteError>]) -> Result<Option<Self>, DbError> {
+        let mut rows = Self::default();
+        for (item, one) in items.iter().zip(planned) {
+            if let Ok(Planned { answer, write: Some(write) }) = one {
+                rows.last = answer.change_seq;
+                rows.push(write, answer.change_seq, item.spec_text.as_deref())?;
+            }
+        }
+        Ok((rows.last > 0).then_some(rows))
+    }
+
+    fn push(&mut self, write: &Write, seq: i64, spec_text: Option<&str>) -> Result<(), DbError> {
+        match write {
+            Write::Compute(record) => {
+                let spec = match (spec_text, &record.spec) {
+                    (Some(text), _) => Some(text.to_owned()),
+                    (None, Some(spec)) => Some(text_of(spec.as_ref())?),
+                    (None, None) => None,
+                };
+                let c = &mut self.computes;
+                c.ids.push(record.compute_id.to_string());
+                c.urls.push(record.agent_url.clone());
+                c.labels.push(text_of(&record.labels)?);
+                c.generations.push(record.generation.get());
+                c.specs.push(spec);
+                c.hashes.push(record.spec_hash.as_ref().map(ToString::to_string));
+                c.seqs.push(seq);
+                c.created.push(record.created_at);
+                c.deleted.push(false);
+            }
+            Write::Tombstone { compute_id, agent_url, generation, created_at } => {
+                let c = &mut self.computes;
+                c.ids.push(compute_id.to_string());
+                c.urls.push(agent_url.clone());
+                c.labels.push("{}".to_owned());
+                c.generations.push(generation.get());
+                c.specs.push(None);
+                c.hashes.push(None);
+                c.seqs.push(seq);
+                c.created.push(*created_at);
+                c.deleted.push(true);
+                self.forgotten.push(compute_id.to_string());
+            }
+            Write::Observed { compute_id, observed, transition } => {
+                let o = &mut self.observed;
+                o.ids.push(compute_id.to_string());
+                o.states.push(observed.state.as_str());
+                o.bodies.push(text_of(observed)?);
+                o.seqs.push(seq);
+                if let Some(detail) = transition {
+                    self.line(seq, Some(compute_id), JournalKind::Transition, "agent", None, detail)?;
+                }
+            }
+            Write::Journal(action) => {
+                let (id, reason) = (action.compute_id.as_ref(), action.reason.clone());
+                self.line(seq, id, JournalKind::Action, &action.actor, reason, &action.detail)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(
+        &mut self,
+        seq: i64,
+        id: Option<&ComputeId>,
+        kind: JournalKind,
+        actor: &str,
+        reason: Option<String>,
+        detail: &Value,
+    ) -> Result<(), DbError> {
+        let j = &mut self.journal;
+        j.seqs.push(seq);
+        j.ids.push(id.map(ToString::to_string));
+        j.kinds.push(kind.as_str());
+        j.actors.push(actor.to_owned());
+        j.reasons.push(reason);
+        j.details.push(text_of(detail)?);
+        Ok(())
+    }
+}
+
+fn text_of(value: &impl serde::Serialize) -> Result<String, DbError> {
+    serde_json::to_string(value).map_err(|error| DbError::content("value that is no JSON", error))
+}

@@ -1,0 +1,274 @@
+//! The one writer: every change to what followers read goes through here and nowhere else.
+//!
+//! Called by: services and the observer through [`Writer`]; the leader value runs the [`WriterTask`].
+//!
+//! ```text
+//!   submit ──▶ bounded queue ──▶ take a batch ──▶ one fenced transaction ──▶ on_commit, then answers
+//!                                (one change per    plan (pure) · batch (SQL) · task (retry, doubt, split)
+//!                                 compute, sorted)
+//! ```
+//!
+//! Invariants: callers only await an answer, so one that goes away cancels nothing; an answer is given after the
+//! commit is known; one writer under the fence draws `change_seq`, hence its order is the commit order. [`Writer`] holds
+//! no [`LeaderTerm`], only the task does: clones that linger in handlers do not keep a leadership alive.
+
+mod batch;
+mod plan;
+mod task;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pgfleet_api::compute::Observed;
+use pgfleet_api::{ComputeId, Generation, SpecHash};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::Hook;
+use crate::database::Database;
+use crate::records::ComputeRecord;
+use crate::term::LeaderTerm;
+
+pub use task::WriterTask;
+
+/// Changes that may wait or be written at one time; further callers wait for their turn.
+const QUEUE: u32 = 1024;
+
+/// A spec with the hash that was made of it once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSpec {
+    /// As its owner wrote it.
+    pub spec: Arc<Value>,
+    /// Content hash.
+    pub hash: SpecHash,
+}
+
+/// Something an operator or a program asked for, for the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Action {
+    /// The compute it is about, if it is about one.
+    pub compute_id: Option<ComputeId>,
+    /// Who: the subject of the token.
+    pub actor: String,
+    /// Why, if it was said.
+    pub reason: Option<String>,
+    /// What: a JSON object.
+    pub detail: Value,
+}
+
+/// A change to what followers read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Makes a compute known or changes its registration. A deleted one is revived and goes on from its generation.
+    Register {
+        /// Its name.
+        compute_id: ComputeId,
+        /// Where its agent is reached.
+        agent_url: String,
+        /// Labels.
+        labels: BTreeMap<String, String>,
+        /// A first or new spec; none leaves the spec alone.
+        spec: Option<NewSpec>,
+    },
+    /// A new spec. The same content keeps its generation and writes nothing.
+    PutSpec {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The spec.
+        spec: NewSpec,
+        /// The generation the caller believes to be current.
+        if_match: Option<Generation>,
+    },
+    /// Forgets a compute; its generation is kept in a tombstone.
+    Delete {
+        /// Which compute.
+        compute_id: ComputeId,
+    },
+    /// What an agent reported. Written only if it is news; a new state is journalled in the same transaction.
+    Observed {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The report.
+        observed: Box<Observed>,
+    },
+    /// A line for the journal.
+    Journal(Action),
+}
+
+impl Change {
+    /// The compute whose order among other changes has to be kept.
+    #[must_use]
+    pub fn compute_id(&self) -> Option<&ComputeId> {
+        match self {
+            Self::Register { compute_id, .. }
+            | Self::PutSpec { compute_id, .. }
+            | Self::Delete { compute_id }
+            | Self::Observed { compute_id, .. } => Some(compute_id),
+            Self::Journal(action) => action.compute_id.as_ref(),
+        }
+    }
+
+    fn new_spec(&self) -> Option<&NewSpec> {
+        match self {
+            Self::Register { spec, .. } => spec.as_ref(),
+            Self::PutSpec { spec, .. } => Some(spec),
+            Self::Delete { .. } | Self::Observed { .. } | Self::Journal(_) => None,
+        }
+    }
+}
+
+/// A change that is in the database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    /// The compute it was about.
+    pub compute_id: Option<ComputeId>,
+    /// The compute's generation now; 0 for a line about no compute.
+    pub generation: Generation,
+    /// The compute's content now.
+    pub spec_hash: Option<SpecHash>,
+    /// Whether anything was written. `false`: it was so already.
+    pub changed: bool,
+    /// The number of this change or, if nothing was written, of the last change before it.
+    pub change_seq: i64,
+    /// After `Register` and `PutSpec`: the whole row as it is in the database.
+    pub record: Option<ComputeRecord>,
+    /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
+    pub observed: Option<Observed>,
+    /// After `Delete`: forget it.
+    pub deleted: bool,
+}
+
+/// Why a change is not in the database, or may not be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// Not executed: this process does not lead (any more), or has closed its writer. It stays so.
+    #[error("this controller does not lead any more; nothing was written")]
+    NotLeader,
+    /// Not executed: there is no such compute.
+    #[error("there is no such compute")]
+    UnknownCompute,
+    /// Not executed: the compute is at another generation than the caller believed.
+    #[error("the compute is at generation {generation}")]
+    PreconditionFailed {
+        /// Its current generation.
+        generation: Generation,
+        /// Its current content; a caller recognises its own write by it.
+        spec_hash: Option<SpecHash>,
+    },
+    /// Not executed: PostgreSQL refuses this very change.
+    #[error("the database refuses this change ({sqlstate}): {msg}")]
+    Refused {
+        /// The code.
+        sqlstate: String,
+        /// PostgreSQL's message.
+        msg: String,
+    },
+    /// Not executed: the database is away, or too busy for too long.
+    #[error("the database is away; nothing was written: {msg}")]
+    Unavailable {
+        /// What it said last.
+        msg: String,
+    },
+    /// The connection was lost at the commit and it cannot be learnt in time whether it happened.
+    #[error("the connection was lost at the commit; whether it was written is not known")]
+    OutcomeUnknown,
+}
+
+/// Called for every change that was written, in commit order, before its caller gets the answer; also for one whose
+/// caller got `OutcomeUnknown` when it later turns out to be committed. It must be quick.
+pub type CommitHook = Arc<dyn Fn(&Committed) + Send + Sync>;
+
+/// What the writer calls.
+#[derive(Clone, Default)]
+pub struct WriterHooks {
+    /// Test door: awaited in each transaction that writes, before its commit.
+    pub in_write_tx: Option<Hook>,
+    /// Where memory is kept in step.
+    pub on_commit: Option<CommitHook>,
+}
+
+impl std::fmt::Debug for WriterHooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriterHooks")
+            .field("in_write_tx", &self.in_write_tx.is_some())
+            .field("on_commit", &self.on_commit.is_some())
+            .finish()
+    }
+}
+
+/// One change on its way, with the caller's ear.
+struct Item {
+    change: Change,
+    /// The spec as text, made in the caller's task; PostgreSQL parses it.
+    spec_text: Option<String>,
+    answer: oneshot::Sender<Result<Committed, WriteError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Item {
+    fn size(&self) -> usize {
+        self.spec_text.as_ref().map_or(0, String::len) + 512
+    }
+
+    fn answer(self, result: Result<Committed, WriteError>) {
+        // A caller that went away wants no answer; what it asked for was done all the same.
+        drop(self.answer.send(result));
+    }
+}
+
+/// The handle of the writer; clone it freely.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    queue: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// The handle and the task. `start_change_seq` is that of the load which memory was made from.
+    #[must_use]
+    pub fn channel(
+        db: Arc<Database>,
+        term: Arc<LeaderTerm>,
+        hooks: WriterHooks,
+        start_change_seq: i64,
+    ) -> (Self, WriterTask) {
+        let (queue, items) = mpsc::channel(QUEUE as usize);
+        let writer =
+            Self { queue, room: Arc::new(Semaphore::new(QUEUE as usize)), closing: Arc::new(AtomicBool::new(false)) };
+        (writer, WriterTask::new(db, term, hooks, start_change_seq, items))
+    }
+
+    /// Hands a change to the writer and waits for what became of it. Dropping this future cancels nothing.
+    ///
+    /// # Errors
+    /// [`WriteError`] says for each case whether the change was executed.
+    pub async fn submit(&self, change: Change) -> Result<Committed, WriteError> {
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| WriteError::NotLeader)?;
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(WriteError::NotLeader);
+        }
+        let spec_text = match change.new_spec() {
+            Some(new) => Some(
+                serde_json::to_string(new.spec.as_ref())
+                    .map_err(|error| WriteError::Refused { sqlstate: "22000".to_owned(), msg: error.to_string() })?,
+            ),
+            None => None,
+        };
+        let (answer, answered) = oneshot::channel();
+        let item = Item { change, spec_text, answer, _permit: permit };
+        // A permit is a place in the queue, so the only failure is a queue that was closed.
+        self.queue.try_send(item).map_err(|_| WriteError::NotLeader)?;
+        answered.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+    }
+
+    /// Takes no further changes, and waits until those handed in before are answered. `false`: `grace` was over first,
+    /// and what is still on its way goes on or ends with the task.
+    pub async fn close(&self, grace: Duration) -> bool {
+        self.closing.store(true, Ordering::SeqCst);
+        tokio::time::timeout(grace, self.room.acquire_many(QUEUE)).await.is_ok()
+    }
+}

@@ -1,0 +1,208 @@
+//! What a change does to the row it finds: pure, no database.
+//!
+//! Called by: `batch`. Invariants: a generation never falls and grows by one with each new content; what is already so
+//! writes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use pgfleet_api::compute::Observed;
+use pgfleet_api::{ComputeId, Generation, SpecHash};
+use serde_json::{Value, json};
+
+use super::{Action, Change, Committed, NewSpec, WriteError};
+use crate::records::ComputeRecord;
+
+/// The row of a compute as the transaction found it.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    pub(super) agent_url: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) generation: Generation,
+    /// Read only for a `Register` without a spec, which has to keep it.
+    pub(super) spec: Option<Arc<Value>>,
+    pub(super) spec_hash: Option<SpecHash>,
+    pub(super) change_seq: i64,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
+    pub(super) deleted: bool,
+}
+
+/// What has to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Write {
+    Compute(ComputeRecord),
+    Tombstone { compute_id: ComputeId, agent_url: String, generation: Generation, created_at: DateTime<Utc> },
+    Observed { compute_id: ComputeId, observed: Box<Observed>, transition: Option<Value> },
+    Journal(Action),
+}
+
+/// A change that goes through: its answer and, if it is news, what to write under `answer.change_seq`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Planned {
+    pub(super) answer: Committed,
+    pub(super) write: Option<Write>,
+}
+
+/// The numbers a transaction gives to its changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    /// The last number drawn before this change.
+    pub(super) last: i64,
+    /// The transaction's time.
+    pub(super) now: DateTime<Utc>,
+}
+
+pub(super) fn plan(
+    change: &Change,
+    before: Option<&Before>,
+    seen: Option<&Observed>,
+    stamp: Stamp,
+) -> Result<Planned, WriteError> {
+    let live = before.filter(|row| !row.deleted);
+    match change {
+        Change::Register { compute_id, agent_url, labels, spec } => {
+            Ok(register(compute_id, agent_url, labels, spec.as_ref(), before, stamp))
+        }
+        Change::PutSpec { compute_id, spec, if_match } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            if if_match.is_some_and(|wanted| wanted != row.generation) {
+                return Err(WriteError::PreconditionFailed {
+                    generation: row.generation,
+                    spec_hash: row.spec_hash.clone(),
+                });
+            }
+            Ok(register(compute_id, &row.agent_url, &row.labels, Some(spec), before, stamp))
+        }
+        Change::Delete { compute_id } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            let write = Write::Tombstone {
+                compute_id: compute_id.clone(),
+                agent_url: row.agent_url.clone(),
+                generation: row.generation,
+                created_at: row.created_at,
+            };
+            let answer = Committed { deleted: true, spec_hash: None, ..about(compute_id, row, stamp.last + 1) };
+            Ok(Planned { answer, write: Some(write) })
+        }
+        Change::Observed { compute_id, observed } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(observe(compute_id, row, observed, seen, stamp))
+        }
+        Change::Journal(action) => Ok(Planned {
+            answer: Committed {
+                compute_id: action.compute_id.clone(),
+                generation: live.map_or(Generation(0), |row| row.generation),
+                spec_hash: live.and_then(|row| row.spec_hash.clone()),
+                changed: true,
+                change_seq: stamp.last + 1,
+                record: None,
+                observed: None,
+                deleted: false,
+            },
+            write: Some(Write::Journal(action.clone())),
+        }),
+    }
+}
+
+fn register(
+    compute_id: &ComputeId,
+    agent_url: &str,
+    labels: &BTreeMap<String, String>,
+    spec: Option<&NewSpec>,
+    before: Option<&Before>,
+    stamp: Stamp,
+) -> Planned {
+    let live = before.filter(|row| !row.deleted);
+    let held = live.and_then(|row| row.spec_hash.as_ref());
+    let current = before.map_or(Generation(0), |row| row.generation);
+    let new_content = spec.is_some_and(|new| held != Some(&new.hash));
+    let changed = new_content || live.is_none_or(|row| row.agent_url != agent_url || &row.labels != labels);
+    let record = ComputeRecord {
+        compute_id: compute_id.clone(),
+        agent_url: agent_url.to_owned(),
+        labels: labels.clone(),
+        generation: if new_content { current.next() } else { current },
+        spec: spec.map(|new| Arc::clone(&new.spec)).or_else(|| live.and_then(|row| row.spec.clone())),
+        spec_hash: spec.map(|new| new.hash.clone()).or_else(|| held.cloned()),
+        change_seq: if changed { stamp.last + 1 } else { live.map_or(0, |row| row.change_seq) },
+        created_at: live.map_or(stamp.now, |row| row.created_at),
+        updated_at: if changed { stamp.now } else { live.map_or(stamp.now, |row| row.updated_at) },
+    };
+    Planned {
+        answer: Committed {
+            compute_id: Some(compute_id.clone()),
+            generation: record.generation,
+            spec_hash: record.spec_hash.clone(),
+            changed,
+            change_seq: if changed { stamp.last + 1 } else { stamp.last },
+            record: Some(record.clone()),
+            observed: None,
+            deleted: false,
+        },
+        write: changed.then_some(Write::Compute(record)),
+    }
+}
+
+fn observe(
+    compute_id: &ComputeId,
+    row: &Before,
+    observed: &Observed,
+    seen: Option<&Observed>,
+    stamp: Stamp,
+) -> Planned {
+    // The same life of an agent counts its changes: a lower number is an older report that was overtaken.
+    let is_news = seen.is_none_or(|old| {
+        old != observed && (old.boot_id != observed.boot_id || old.status_seq <= observed.status_seq)
+    });
+    let kept = if is_news { observed } else { seen.unwrap_or(observed) };
+    let answer = Committed {
+        changed: is_news,
+        observed: Some(kept.clone()),
+        ..about(compute_id, row, if is_news { stamp.last + 1 } else { stamp.last })
+    };
+    let write = is_news.then(|| Write::Observed {
+        compute_id: compute_id.clone(),
+        observed: Box::new(observed.clone()),
+        transition: transition(seen, observed),
+    });
+    Planned { answer, write }
+}
+
+/// What the journal keeps of a report; nothing if only counters moved.
+fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
+    let same = seen.is_some_and(|old| {
+        old.state == now.state
+            && old.boot_id == now.boot_id
+            && old.applied_generation == now.applied_generation
+            && old.rejected_generation == now.rejected_generation
+            && old.error == now.error
+    });
+    if same {
+        return None;
+    }
+    Some(json!({
+        "from": seen.map(|old| old.state),
+        "to": now.state,
+        "boot_id": now.boot_id,
+        "generation": now.generation,
+        "applied_generation": now.applied_generation,
+        "rejected_generation": now.rejected_generation,
+        "error": now.error,
+        "error_detail": now.error_detail,
+    }))
+}
+
+fn about(compute_id: &ComputeId, row: &Before, change_seq: i64) -> Committed {
+    Committed {
+        compute_id: Some(compute_id.clone()),
+        generation: row.generation,
+        spec_hash: row.spec_hash.clone(),
+        changed: true,
+        change_seq,
+        record: None,
+        observed: None,
+        deleted: false,
+    }
+}

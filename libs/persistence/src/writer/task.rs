@@ -1,0 +1,420 @@
+//! The writer's loop: takes what has queued, writes it, answers, and knows what to do when that does not go well.
+//!
+//! Called by: the leader value, as one of its tasks. What it calls: `batch`, on one connection of its own.
+//!
+//! What can go wrong, and what follows:
+//! - The fence finds no row: `NotLeader` to everybody, for ever after.
+//! - A value is refused (classes 22, 23): the batch is halved until the culprit stands alone.
+//! - 40001, 40P01, lock or statement timeout, connection lost before COMMIT was sent: not executed; tried again with
+//!   jitter, on a new connection if need be, for as long as a lease, else `Unavailable`.
+//! - Connection lost at COMMIT: in *doubt*. On a new connection, under the fence, the cursor row is locked, which
+//!   waits for the old backend to end; where the cursor stands then tells whether it committed. Nothing else is written
+//!   before that is known. Callers wait for a lease, then get `OutcomeUnknown`; `on_commit` still hears of it later.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rand::Rng as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Rows, Wire};
+use super::plan::Planned;
+use super::{Committed, Item, WriteError, WriterHooks};
+use crate::database::Database;
+use crate::error::{DbError, ErrorClass};
+use crate::lease::bounded;
+use crate::term::LeaderTerm;
+
+/// Most changes in one transaction.
+const BATCH_CHANGES: usize = 512;
+/// Most bytes of specs in one transaction, but for a single larger one.
+const BATCH_BYTES: usize = 8 << 20;
+
+type Answers = Vec<Result<Committed, WriteError>>;
+
+/// A transaction whose COMMIT was sent and not answered.
+struct Doubt {
+    /// Where the cursor stands if it committed.
+    last: i64,
+    /// What it answers then.
+    answers: Answers,
+}
+
+/// Why a batch did not go through.
+enum Trouble {
+    /// The fence found no row.
+    NotLeader,
+    /// PostgreSQL refuses a value of it.
+    Refused { sqlstate: String, msg: String },
+    /// Not executed; may be tried again.
+    Retry(DbError),
+    /// Sent, not answered; `self.doubt` has it.
+    InDoubt,
+    /// The writer cannot go on.
+    Fatal(DbError),
+}
+
+/// The task behind a [`super::Writer`]. It alone holds the `LeaderTerm`, and lets it go when `run` returns.
+pub struct WriterTask {
+    db: Arc<Database>,
+    term: Arc<LeaderTerm>,
+    hooks: WriterHooks,
+    /// The last number drawn and known to be committed.
+    last: i64,
+    items: mpsc::Receiver<Item>,
+    /// Taken from the queue, waiting for an earlier change of the same compute.
+    later: VecDeque<Item>,
+    wire: Option<Wire>,
+    doubt: Option<Doubt>,
+}
+
+impl std::fmt::Debug for WriterTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriterTask").field("term", &self.term.term()).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl WriterTask {
+    pub(super) fn new(
+        db: Arc<Database>,
+        term: Arc<LeaderTerm>,
+        hooks: WriterHooks,
+        last: i64,
+        items: mpsc::Receiver<Item>,
+    ) -> Self {
+        Self { db, term, hooks, last, items, later: VecDeque::new(), wire: None, doubt: None }
+    }
+
+    /// Writes until the token is cancelled or the leadership is found to be over. On cancel the batch in flight is
+    /// finished and what still waits is answered `NotLeader`; close the [`super::Writer`] first to have it written.
+    ///
+    /// # Errors
+    /// [`DbError::CursorMoved`] if somebody else wrote or committed work was lost: the state has to be loaded afresh.
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), DbError> {
+        let mut end = Ok(());
+        loop {
+            let batch = match self.next_batch(&token).await {
+                Some(batch) => batch,
+                None => break,
+            };
+            match self.write_all(batch, &token).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(%error, term = self.term.term().get(), "the writer cannot go on");
+                    end = Err(error);
+                    break;
+                }
+            }
+        }
+        self.items.close();
+        for item in std::mem::take(&mut self.later) {
+            item.answer(Err(WriteError::NotLeader));
+        }
+        while let Some(item) = self.items.recv().await {
+            item.answer(Err(WriteError::NotLeader));
+        }
+        end
+    }
+
+    /// Waits for the first change and takes with it what else has queued: at most one per compute, sorted.
+    async fn next_batch(&mut self, token: &CancellationToken) -> Option<Vec<Item>> {
+        if token.is_cancelled() {
+            return None;
+        }
+        let mut waiting = std::mem::take(&mut self.later);
+        if waiting.is_empty() {
+            let first = tokio::select! {
+                biased;
+                () = token.cancelled() => return None,
+                first = self.items.recv() => first?,
+            };
+            waiting.push_back(first);
+        }
+        let mut batch: Vec<Item> = Vec::new();
+        let (mut taken, mut bytes) = (HashSet::new(), 0);
+        while let Some(item) = waiting.pop_front().or_else(|| self.items.try_recv().ok()) {
+            let full = !batch.is_empty() && (batch.len() >= BATCH_CHANGES || bytes + item.size() > BATCH_BYTES);
+            let id = item.change.compute_id().cloned();
+            // A compute that has to wait once waits with all that comes after it, so its order is kept.
+            let again = id.is_some_and(|id| !taken.insert(id));
+            if full || again {
+                self.later.push_back(item);
+                if full {
+                    break;
+                }
+            } else {
+                bytes += item.size();
+                batch.push(item);
+            }
+        }
+        self.later.append(&mut waiting);
+        batch.sort_by(|a, b| a.change.compute_id().cmp(&b.change.compute_id()));
+        Some(batch)
+    }
+
+    /// Writes a batch and answers every item of it. `false`: this is not the leader any more.
+    async fn write_all(&mut self, batch: Vec<Item>, token: &CancellationToken) -> Result<bool, DbError> {
+        let mut work = VecDeque::from([batch]);
+        while let Some(mut items) = work.pop_front() {
+            match self.write_one(&items, token).await {
+                Ok(answers) => answer_each(items, answers),
+                Err(Trouble::NotLeader) => {
+                    work.push_front(items);
+                    answer_all(work, &WriteError::NotLeader);
+                    return Ok(false);
+                }
+                Err(Trouble::Refused { sqlstate, msg }) if items.len() == 1 => {
+                    answer_all([items], &WriteError::Refused { sqlstate, msg });
+                }
+                Err(Trouble::Refused { .. }) => {
+                    let second = items.split_off(items.len() / 2);
+                    work.push_front(second);
+                    work.push_front(items);
+                }
+                Err(Trouble::Retry(error)) => {
+                    answer_all([items], &WriteError::Unavailable { msg: error.server_message() });
+                }
+                Err(Trouble::InDoubt) => answer_all([items], &WriteError::OutcomeUnknown),
+                Err(Trouble::Fatal(error)) => {
+                    work.push_front(items);
+                    answer_all(work, &WriteError::Unavailable { msg: error.to_string() });
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// One batch, with retries.
+    async fn write_one(&mut self, items: &[Item], token: &CancellationToken) -> Result<Answers, Trouble> {
+        let deadline = Instant::now() + self.db.connector().patience();
+        // An older batch may still be in doubt, whose callers have given up: it is cleared up first, and only heard of.
+        if self.doubt.is_some() {
+            match self.clear_up(deadline, token).await {
+                Ok(_) => {}
+                Err(Trouble::InDoubt) if self.doubt.is_none() => return Err(Trouble::NotLeader),
+                Err(Trouble::InDoubt) => {
+                    let after_ms = self.db.connector().patience().as_millis();
+                    let doing = "looked what became of an earlier commit";
+                    return Err(Trouble::Retry(DbError::Timeout { doing, after_ms }));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let mut pause = Pause::new();
+        loop {
+            let trouble = match self.attempt(items).await {
+                Ok(answers) => return Ok(answers),
+                Err(Trouble::InDoubt) => match self.clear_up(deadline, token).await? {
+                    Some(answers) => return Ok(answers),
+                    None => continue,
+                },
+                Err(trouble) => trouble,
+            };
+            let Trouble::Retry(error) = trouble else { return Err(trouble) };
+            if !error.is_retryable() || Instant::now() >= deadline || token.is_cancelled() {
+                return Err(Trouble::Retry(error));
+            }
+            tracing::warn!(error = %error.server_message(), class = ?error.class(), "a batch is written again");
+            pause.wait(token).await;
+        }
+    }
+
+    /// One transaction.
+    async fn attempt(&mut self, items: &[Item]) -> Result<Answers, Trouble> {
+        let patience = self.db.connector().patience();
+        let wire = self.connected().await.map_err(Trouble::Retry)?;
+        let opened = bounded(patience, "began a batch", self.open(&wire, items)).await;
+        let (planned, rows, now) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Err(Trouble::NotLeader),
+            Err(error) => return Err(self.give_up(wire, error).await),
+        };
+        let Some(rows) = rows else {
+            let end = bounded(patience, "ended a batch", execute(&wire, "COMMIT", "ended a batch")).await;
+            self.keep(wire, end.is_ok());
+            return end.map(|()| answers_of(planned)).map_err(Trouble::Retry);
+        };
+        let written = bounded(patience, "wrote a batch", wire.write(&rows, self.last, now, self.term.term())).await;
+        if let Err(error) = written {
+            return Err(self.give_up(wire, error).await);
+        }
+        if let Some(hook) = &self.hooks.in_write_tx {
+            hook().await;
+        }
+        // A statement_timeout that fires while the commit waits for a synchronous standby would make it look done.
+        let commit = execute(&wire, "SET LOCAL statement_timeout = 0; COMMIT", "committed a batch");
+        let committed = bounded(patience, "committed a batch", commit).await;
+        match committed {
+            Ok(()) => {
+                self.keep(wire, true);
+                self.last = rows.last;
+                Ok(self.publish(answers_of(planned)))
+            }
+            Err(error) if error.ends_session() => {
+                tracing::warn!(error = %error.server_message(), "the connection was lost at a commit");
+                self.doubt = Some(Doubt { last: rows.last, answers: answers_of(planned) });
+                Err(Trouble::InDoubt)
+            }
+            Err(error) => Err(self.give_up(wire, error).await),
+        }
+    }
+
+    /// Begins, fences, reads and plans. `None`: the fence found no row.
+    async fn open(
+        &self,
+        wire: &Wire,
+        items: &[Item],
+    ) -> Result<Option<(Vec<Result<Planned, WriteError>>, Option<Rows>, DateTime<Utc>)>, DbError> {
+        let Some(now) = self.fenced(wire).await? else { return Ok(None) };
+        let planned = wire.plan(items, self.last, now).await?;
+        let rows = Rows::of(items, &planned)?;
+        Ok(Some((planned, rows, now)))
+    }
+
+    /// Begins a transaction with the fence; the answer is its time.
+    async fn fenced(&self, wire: &Wire) -> Result<Option<DateTime<Utc>>, DbError> {
+        execute(wire, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "began a batch").await?;
+        let row = wire
+            .client()
+            .query_opt(&wire.fence, &[&self.term.term().get(), &self.term.instance_id().0])
+            .await
+            .map_err(DbError::query("checked the fence"))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// Learns what became of the commit that was lost: `Some` is what it answered, `None` that it was not executed.
+    /// [`Trouble::InDoubt`]: not before the deadline, or never, and then `self.doubt` is empty.
+    async fn clear_up(&mut self, deadline: Instant, token: &CancellationToken) -> Result<Option<Answers>, Trouble> {
+        let mut pause = Pause::new();
+        loop {
+            match self.where_is_the_cursor().await {
+                Ok(None) => {
+                    // Somebody else leads. Whether it was committed before their claim can no longer be told.
+                    self.doubt = None;
+                    return Err(Trouble::InDoubt);
+                }
+                Ok(Some(found)) => {
+                    let Some(doubt) = self.doubt.take() else { return Ok(None) };
+                    if found == doubt.last {
+                        self.last = found;
+                        return Ok(Some(self.publish(doubt.answers)));
+                    }
+                    if found == self.last {
+                        return Ok(None);
+                    }
+                    return Err(Trouble::Fatal(DbError::CursorMoved { expected: self.last, found: Some(found) }));
+                }
+                Err(error) => {
+                    if Instant::now() >= deadline || token.is_cancelled() {
+                        return Err(Trouble::InDoubt);
+                    }
+                    tracing::warn!(error = %error.server_message(), "still looking what became of a lost commit");
+                }
+            }
+            pause.wait(token).await;
+        }
+    }
+
+    /// Where the cursor stands once every earlier transaction has ended. `None`: the fence found no row.
+    async fn where_is_the_cursor(&mut self) -> Result<Option<i64>, DbError> {
+        let wire = self.connected().await?;
+        let look = async {
+            if self.fenced(&wire).await?.is_none() {
+                return Ok(None);
+            }
+            let row = wire
+                .client()
+                .query_one(&wire.lock_cursor, &[])
+                .await
+                .map_err(DbError::query("read the change cursor"))?;
+            execute(&wire, "COMMIT", "read the change cursor").await?;
+            Ok(Some(row.get(0)))
+        };
+        let found = bounded(self.db.connector().patience(), "read the change cursor", look).await;
+        self.keep(wire, matches!(found, Ok(Some(_))));
+        found
+    }
+
+    /// Takes the connection, making a new one if there is none. It has to be given back by [`Self::keep`].
+    async fn connected(&mut self) -> Result<Wire, DbError> {
+        if let Some(wire) = self.wire.take().filter(|wire| !wire.is_closed()) {
+            return Ok(wire);
+        }
+        let session = self.db.control_session().await?;
+        let prepare = async { Wire::prepare(session).await.map_err(DbError::query("prepared the writer")) };
+        bounded(self.db.connector().patience(), "prepared the writer", prepare).await
+    }
+
+    fn keep(&mut self, wire: Wire, usable: bool) {
+        self.wire = usable.then_some(wire);
+    }
+
+    /// Rolls back what failed before its COMMIT took effect, and says what that means.
+    async fn give_up(&mut self, wire: Wire, error: DbError) -> Trouble {
+        if !error.ends_session() {
+            let patience = self.db.connector().patience();
+            let undone = bounded(patience, "rolled back a batch", execute(&wire, "ROLLBACK", "rolled back a batch"));
+            let usable = undone.await.is_ok();
+            self.keep(wire, usable);
+        }
+        match error.class() {
+            ErrorClass::Data | ErrorClass::Integrity => Trouble::Refused {
+                sqlstate: error.sqlstate().unwrap_or("22000").to_owned(),
+                msg: error.server_message(),
+            },
+            _ if matches!(error, DbError::CursorMoved { .. }) => Trouble::Fatal(error),
+            _ => Trouble::Retry(error),
+        }
+    }
+
+    fn publish(&self, answers: Answers) -> Answers {
+        if let Some(on_commit) = &self.hooks.on_commit {
+            answers.iter().flatten().filter(|committed| committed.changed).for_each(|committed| on_commit(committed));
+        }
+        answers
+    }
+}
+
+/// Pauses between tries: 5 ms doubling to 200 ms, each between half and all of it.
+struct Pause(u64);
+
+impl Pause {
+    fn new() -> Self {
+        Self(5)
+    }
+
+    async fn wait(&mut self, token: &CancellationToken) {
+        let ms = rand::rng().random_range(self.0 / 2..=self.0);
+        self.0 = (self.0 * 2).min(200);
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(ms)) => {}
+        }
+    }
+}
+
+async fn execute(wire: &Wire, sql: &str, doing: &'static str) -> Result<(), DbError> {
+    wire.client().batch_execute(sql).await.map_err(DbError::query(doing))
+}
+
+fn answers_of(planned: Vec<Result<Planned, WriteError>>) -> Answers {
+    planned.into_iter().map(|one| one.map(|planned| planned.answer)).collect()
+}
+
+fn answer_each(items: Vec<Item>, answers: Answers) {
+    for (item, answer) in items.into_iter().zip(answers) {
+        item.answer(answer);
+    }
+}
+
+fn answer_all(batches: impl IntoIterator<Item = Vec<Item>>, error: &WriteError) {
+    for item in batches.into_iter().flatten() {
+        item.answer(Err(error.clone()));
+    }
+}

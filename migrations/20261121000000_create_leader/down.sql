@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS leader_history;
+DROP TABLE IF EXISTS leader;
+DROP TABLE IF EXISTS cluster;

@@ -1,0 +1,5 @@
+DROP TABLE IF EXISTS journal;
+DROP TABLE IF EXISTS observed;
+DROP TABLE IF EXISTS computes;
+DROP TABLE IF EXISTS change_cursor;
+DROP TABLE IF EXISTS schema_compat;
