@@ -80,8 +80,8 @@ pub struct CallRecord {
     pub attempts: u32,
     /// How often no member could execute it and the client paused.
     pub pauses: u32,
-    /// Whether it succeeded in the end.
-    pub ok: bool,
+    /// The member that executed it, or why it failed in the end.
+    pub outcome: Result<String, String>,
 }
 
 /// Client of a cluster of controllers. Cheap to clone.

@@ -120,7 +120,11 @@ impl ControllerClient {
         let result = self.rounds(&ask, started, &mut attempts, &mut pauses).await;
         if let Some(hook) = &self.options.on_call {
             let is_write = ask.method != Method::GET;
-            hook(&CallRecord { is_write, started, ended: Instant::now(), attempts, pauses, ok: result.is_ok() });
+            let outcome = match &result {
+                Ok(answer) => Ok(answer.endpoint.clone()),
+                Err(error) => Err(error.to_string()),
+            };
+            hook(&CallRecord { is_write, started, ended: Instant::now(), attempts, pauses, outcome });
         }
         result
     }

@@ -1,0 +1,151 @@
+//! The command line's shape. Parsing only; what a verb does is in the noun's file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgfleet_api::{ComputeId, Generation};
+
+use crate::connect::Connection;
+use crate::exit;
+use crate::local::LocalVerb;
+
+/// Operate a pgfleet cluster.
+#[derive(Debug, Parser)]
+#[command(name = "pgfleet", version, about, after_help = exit::HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Tables for people, JSON for programs.
+    #[arg(short, long, value_enum, global = true, default_value = "table")]
+    pub output: Output,
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// Show who leads.
+    Leader,
+    /// List, change and watch computes.
+    Compute {
+        #[command(subcommand)]
+        verb: ComputeVerb,
+    },
+    /// Run a whole cluster on this machine.
+    Local {
+        #[command(subcommand)]
+        verb: LocalVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ComputeVerb {
+    /// List computes, ordered by id.
+    List(ListArgs),
+    /// Show one compute, or its spec.
+    Get {
+        id: ComputeId,
+        /// Show the spec asked for instead.
+        #[arg(long)]
+        spec: bool,
+    },
+    /// Register a compute (--agent-url) and ask for a spec (--spec); repeating it changes nothing.
+    Put(PutArgs),
+    /// Wait until a compute has applied its spec.
+    Wait {
+        id: ComputeId,
+        /// This generation or a later one; default: the current one.
+        #[arg(long, value_parser = generation)]
+        generation: Option<Generation>,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
+        timeout: u64,
+    },
+    /// Forget computes; they keep running.
+    Delete {
+        #[arg(required = true)]
+        ids: Vec<ComputeId>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only computes whose agent reported this state, like running or failed.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only computes with this label.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Option<String>,
+    /// Only computes whose spec is not applied.
+    #[arg(long)]
+    pub lagging: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", args = ["spec", "agent_url", "labels"], required = true, multiple = true)]
+pub struct PutArgs {
+    pub id: ComputeId,
+    /// File with the spec's JSON; - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub spec: Option<PathBuf>,
+    /// Base URL of the agent; needed the first time.
+    #[arg(long, value_name = "URL")]
+    pub agent_url: Option<String>,
+    /// A label; the labels given replace those there were.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Only if this is the current generation of the spec.
+    #[arg(long, value_name = "GENERATION", value_parser = generation, requires = "spec")]
+    pub if_match: Option<Generation>,
+    /// Wait until the spec is applied.
+    #[arg(long, requires = "spec")]
+    pub wait: bool,
+    /// With --wait: give up after this many seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub timeout: u64,
+}
+
+impl PutArgs {
+    pub const fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+fn generation(text: &str) -> Result<Generation, String> {
+    match text.parse() {
+        Ok(number) if number >= 0 => Ok(Generation(number)),
+        _ => Err("it must be a number, 0 or greater".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
+    if key.is_empty() { Err("the key is empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_put_needs_something_to_put() {
+        assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1"]).is_err());
+        assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1", "--wait", "--agent-url", "http://a"]).is_err());
+        assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1", "--spec", "-", "--wait"]).is_ok());
+        assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "a/b", "--spec", "-"]).is_err());
+        assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c", "--label", "novalue"]).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! The client of the demo: two writers and two readers, one of each through each of the two first controllers, for as
+//! long as the story lasts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pgfleet_clients::controller::{CallRecord, ControllerClient, Hook, Options};
+use pgfleet_clients::token::Source;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::examples::{Example, setting_of};
+use crate::exit::CliError;
+
+/// Between two requests of one writer or reader: a busy fleet, not a benchmark.
+const WRITER_PAUSE: Duration = Duration::from_millis(4);
+const READER_PAUSE: Duration = Duration::from_millis(10);
+
+/// A running load.
+pub struct Load {
+    calls: Arc<Mutex<Vec<CallRecord>>>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Load {
+    /// Starts it. Each client begins every request at its own member and knows the others.
+    pub fn start(endpoints: &[String], tokens: &Source, examples: &[Example]) -> Result<Self, CliError> {
+        let calls: Arc<Mutex<Vec<CallRecord>>> = Arc::default();
+        let stop = CancellationToken::new();
+        let round = Arc::new(AtomicU64::new(1));
+        let mut tasks = JoinSet::new();
+        for first in 0..endpoints.len() {
+            let mut order = endpoints.to_vec();
+            order.rotate_left(first);
+            let log = Arc::clone(&calls);
+            let on_call: Hook = Arc::new(move |call| lock(&log).push(call.clone()));
+            let options = Options {
+                deadline: Duration::from_secs(10),
+                attempt: Duration::from_secs(3),
+                max_pause: Duration::from_millis(10),
+                remember_leader: false,
+                on_call: Some(on_call),
+            };
+            let client = ControllerClient::new(order, tokens.clone(), options)?;
+            let examples: Arc<[Example]> = examples.into();
+            tasks.spawn(write(client.clone(), Arc::clone(&examples), Arc::clone(&round), stop.clone()));
+            tasks.spawn(read(client, examples, stop.clone()));
+        }
+        Ok(Self { calls, tasks, stop })
+    }
+
+    /// How many requests have been finished so far.
+    pub fn count(&self) -> usize {
+        lock(&self.calls).len()
+    }
+
+    /// Lets every client finish its request, and gives all that happened in the order of the answers.
+    pub async fn finish(mut self) -> Result<Vec<CallRecord>, CliError> {
+        self.stop.cancel();
+        while let Some(done) = self.tasks.join_next().await {
+            done.map_err(|error| CliError::Failed(format!("a client of the demo broke: {error}")))?;
+        }
+        let mut calls = std::mem::take(&mut *lock(&self.calls));
+        calls.sort_by_key(|call| call.ended);
+        Ok(calls)
+    }
+}
+
+/// Every spec differs from all before, so that every write is one and none is a repetition.
+async fn write(client: ControllerClient, examples: Arc<[Example]>, round: Arc<AtomicU64>, stop: CancellationToken) {
+    for example in examples.iter().cycle() {
+        if stop.is_cancelled() {
+            return;
+        }
+        let kilobytes = setting_of(&example.spec).unwrap_or(4096) + round.fetch_add(1, Ordering::Relaxed);
+        // The outcome is in the record that the hook kept.
+        let _ = client.put_spec(&example.id, &example.with_setting(kilobytes), None).await;
+        tokio::time::sleep(WRITER_PAUSE).await;
+    }
+}
+
+async fn read(client: ControllerClient, examples: Arc<[Example]>, stop: CancellationToken) {
+    for example in examples.iter().cycle() {
+        if stop.is_cancelled() {
+            return;
+        }
+        let _ = client.get(&example.id).await;
+        tokio::time::sleep(READER_PAUSE).await;
+    }
+}
+
+fn lock(calls: &Mutex<Vec<CallRecord>>) -> std::sync::MutexGuard<'_, Vec<CallRecord>> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
+}
