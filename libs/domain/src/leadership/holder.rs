@@ -24,7 +24,7 @@ pub(super) fn taking_over(
         }
         Event::TakeOverFailed => {
             next.phase = Phase::Gone;
-            vec![Action::Release(term), Action::Exit(Ending::TakeOverFailed)]
+            vec![Action::Release(term, Ending::TakeOverFailed), Action::Exit(Ending::TakeOverFailed)]
         }
         other => giving_up(next, term, proved_at, other, now),
     }
@@ -75,7 +75,7 @@ pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event
             }
             Why::Terminating => {
                 next.phase = Phase::Gone;
-                vec![Action::Release(term), Action::Exit(Ending::Done)]
+                vec![Action::Release(term, Ending::Done), Action::Exit(Ending::Done)]
             }
             Why::Lost => {
                 next.phase = Phase::Candidate(Waiting::Idle);
@@ -114,7 +114,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, event: Event, now: Dura
         Event::Terminate => {
             next.phase = Phase::Gone;
             // Harmless if the successor has claimed: the release names term and instance.
-            vec![Action::Release(term), Action::Exit(Ending::Done)]
+            vec![Action::Release(term, Ending::Done), Action::Exit(Ending::Done)]
         }
         Event::Answered { .. }
         | Event::AskEnded(_)

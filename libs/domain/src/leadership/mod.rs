@@ -249,8 +249,8 @@ pub enum Action {
         /// Whether the observed state is flushed: only by a leadership that is not lost.
         flush: bool,
     },
-    /// Mark the row released.
-    Release(Term),
+    /// Mark the row released; the history keeps why.
+    Release(Term, Ending),
     /// End the process.
     Exit(Ending),
 }

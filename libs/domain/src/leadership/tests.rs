@@ -223,7 +223,7 @@ fn sigterm_releases_what_is_held_and_only_that() {
     let (state, actions) = decide(&leading(1, 4), Event::Terminate, at(10));
     assert_eq!(actions, [Action::StopLeading { flush: true }]);
     let (_, actions) = decide(&state, Event::Drained, at(20));
-    assert_eq!(actions, [Action::Release(Term(4)), Action::Exit(Ending::Done)]);
+    assert_eq!(actions, [Action::Release(Term(4), Ending::Done), Action::Exit(Ending::Done)]);
     let (_, actions) = decide(&State::new(config(1, false)), Event::Terminate, at(10));
     assert_eq!(actions, [Action::Exit(Ending::Done)]);
 }
@@ -243,7 +243,7 @@ fn a_failed_take_over_releases_the_row_and_ends() {
         (2, Event::TakeOverFailed),
     ];
     let (_, actions) = run(State::new(config(1, false)), events);
-    assert_eq!(actions, [Action::Release(Term(1)), Action::Exit(Ending::TakeOverFailed)]);
+    assert_eq!(actions, [Action::Release(Term(1), Ending::TakeOverFailed), Action::Exit(Ending::TakeOverFailed)]);
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

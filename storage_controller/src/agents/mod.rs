@@ -1,0 +1,77 @@
+//! Room 5, the post: pushes and probes over the wire, with a limit on how many at once.
+//!
+//! Called by the engine and the window. It calls `clients::agent`. Invariants: every push carries a fence that a
+//! `LeaderTerm` made; no retry happens here, because whether and when to try again is the engine's decision.
+
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgfleet_api::agent::ConfigureRequest;
+use pgfleet_api::compute::Observed;
+use pgfleet_api::{ErrorCode, Fence};
+use pgfleet_clients::agent::{AgentClient, AgentError};
+use pgfleet_runtime::pause::{PausePoint, Pauses};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+pub use metrics::{AgentMetrics, Outcome};
+
+/// The way to every agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Agents {
+    client: AgentClient,
+    places: Arc<Semaphore>,
+    metrics: Arc<AgentMetrics>,
+    pauses: Pauses,
+}
+
+impl Agents {
+    /// At most `limit` calls at once.
+    #[must_use]
+    pub fn new(client: AgentClient, limit: usize, metrics: Arc<AgentMetrics>, pauses: Pauses) -> Self {
+        Self { client, places: Arc::new(Semaphore::new(limit)), metrics, pauses }
+    }
+
+    /// Hands a committed intent to the agent; returns what the agent says once its ledger is durable.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn push(&self, url: &str, fence: Fence, spec: &Value) -> Result<Observed, AgentError> {
+        let place = self.places.acquire().await;
+        self.pauses.at(PausePoint::BeforePush).await;
+        let body = ConfigureRequest { spec: spec.clone(), fence: Some(fence), compute_ctl_config: None };
+        let begun = Instant::now();
+        let answer = self.client.configure(url, &body).await;
+        drop(place);
+        self.metrics.pushed(outcome(&answer), begun.elapsed());
+        answer.map(Observed::from)
+    }
+
+    /// Asks the agent what it is.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn probe(&self, url: &str) -> Result<Observed, AgentError> {
+        let place = self.places.acquire().await;
+        let answer = self.client.status(url).await;
+        drop(place);
+        self.metrics.probed(outcome(&answer));
+        answer.map(Observed::from)
+    }
+}
+
+fn outcome<T>(answer: &Result<T, AgentError>) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Ok,
+        Err(AgentError::Unreachable { .. }) => Outcome::Unreachable,
+        Err(AgentError::Timeout { .. }) => Outcome::Timeout,
+        Err(AgentError::Unauthorized { .. } | AgentError::Token { .. }) => Outcome::Unauthorized,
+        Err(AgentError::Garbled { .. }) => Outcome::Garbled,
+        Err(AgentError::Refused { body, .. }) => match body.body.code {
+            ErrorCode::StaleTerm | ErrorCode::StaleGeneration => Outcome::Stale,
+            _ => Outcome::Refused,
+        },
+    }
+}

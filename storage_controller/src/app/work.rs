@@ -1,0 +1,160 @@
+//! What a leader does: migrate, load, open the office, start writer, engine and sweep; and the way back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pgfleet_api::ComputeId;
+use pgfleet_api::compute::Observed;
+use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, WriterHooks};
+use pgfleet_runtime::pause::{PausePoint, Pauses};
+use pgfleet_runtime::supervisor::{Kind, TaskGroup};
+
+use crate::agents::Agents;
+use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
+use crate::observe::{Flusher, Snapshot, SweepSettings, sweep};
+use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
+use crate::service::{DatabaseMetrics, Leading, Office, Operation};
+
+/// What every leadership of this process is made from.
+pub(super) struct Ingredients {
+    pub(super) database: Arc<Database>,
+    pub(super) agents: Agents,
+    pub(super) office: Office,
+    pub(super) migrations_dir: Option<PathBuf>,
+    pub(super) pauses: Pauses,
+    pub(super) engine: Settings,
+    pub(super) sweep: SweepSettings,
+    pub(super) grace: Duration,
+    pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
+    pub(super) database_metrics: Arc<DatabaseMetrics>,
+}
+
+/// The closure that the chair calls with each new term.
+pub(super) fn take_up(ingredients: Ingredients) -> TakeUp {
+    let ingredients = Arc::new(ingredients);
+    Arc::new(move |mandate| {
+        let ingredients = ingredients.clone();
+        async move { begin(&ingredients, mandate).await }.boxed()
+    })
+}
+
+async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, TakeUpError> {
+    let metrics = mandate.metrics.clone();
+    let timed = |phase: Phase, begun: Instant| metrics.phase(phase, begun.elapsed());
+
+    let begun = Instant::now();
+    let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
+    let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
+    from.database_metrics.took(Operation::Migrate, begun.elapsed());
+    ran?;
+    timed(Phase::Migrate, begun);
+
+    from.pauses.at(PausePoint::BeforeLoad).await;
+    let begun = Instant::now();
+    let loaded = from.database.load().await;
+    from.database_metrics.took(Operation::Load, begun.elapsed());
+    let loaded = loaded.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?;
+    timed(Phase::Load, begun);
+
+    let begun = Instant::now();
+    let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
+    for (id, observed) in mandate.handed_over {
+        snapshot.observed(&id, observed);
+    }
+    let hooks = WriterHooks {
+        in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
+        on_commit: Some(remember(&snapshot)),
+    };
+    let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, loaded.change_seq);
+    let writing = mandate.tasks.child("writer");
+    let (chair, number, token) = (mandate.chair, mandate.term.term(), writing.token());
+    writing.spawn("writer", Kind::Worker, async move {
+        let ended = task.run(token.clone()).await;
+        if !token.is_cancelled() {
+            chair.fenced(number).await;
+        }
+        ended
+    });
+
+    let waker = Waker::default();
+    let term = mandate.term.term();
+    let engine = Engine::new(
+        mandate.term,
+        snapshot.clone(),
+        from.agents.clone(),
+        waker.clone(),
+        from.engine,
+        from.reconcile_metrics.clone(),
+    );
+    let following = mandate.tasks.child("reconcile");
+    following.spawn("engine", Kind::Worker, engine.run(following.token()));
+    let flusher = Flusher::new(snapshot.clone(), writer.clone());
+    following.spawn("flush", Kind::Worker, flusher.clone().run(following.token()));
+    let looking = sweep(snapshot.clone(), from.agents.clone(), waker.clone(), from.sweep, following.token());
+    following.spawn("sweep", Kind::Worker, looking);
+    from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker });
+    timed(Phase::Start, begun);
+    Ok(Arc::new(Leadership {
+        office: from.office.clone(),
+        following,
+        writing,
+        flusher,
+        writer,
+        snapshot,
+        grace: from.grace,
+    }))
+}
+
+fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
+    let pauses = pauses.clone();
+    Arc::new(move || {
+        let pauses = pauses.clone();
+        Box::pin(async move { pauses.at(point).await })
+    })
+}
+
+/// Memory follows the database: this runs in commit order, before the caller hears of the commit.
+fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+    let snapshot = snapshot.clone();
+    Arc::new(move |committed| {
+        if let Some(record) = &committed.record {
+            snapshot.committed(record.clone());
+        }
+        if let (true, Some(id)) = (committed.deleted, &committed.compute_id) {
+            snapshot.deleted(id);
+        }
+    })
+}
+
+struct Leadership {
+    office: Office,
+    following: TaskGroup,
+    writing: TaskGroup,
+    flusher: Flusher,
+    writer: Writer,
+    snapshot: Snapshot,
+    grace: Duration,
+}
+
+impl Work for Leadership {
+    fn close(&self, flush: bool) -> BoxFuture<'_, bool> {
+        async move {
+            self.office.close();
+            // First whoever makes new observations and pushes, then what they have left to write, then the writer.
+            self.following.stop().await;
+            let flushed = !flush || self.flusher.flush().await;
+            let drained = self.writer.close(self.grace).await;
+            self.writing.stop().await;
+            flushed && drained
+        }
+        .boxed()
+    }
+
+    fn observed(&self) -> BTreeMap<ComputeId, Observed> {
+        self.snapshot.all_observed()
+    }
+}

@@ -1,0 +1,215 @@
+//! The command line, read and checked once into typed values. Called by `main`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use pgfleet_runtime::exit::{ExitCode, USAGE};
+
+/// A controller of a pgfleet cluster.
+///
+/// Exit codes: 0 done; 1 failed (a migration, a busy port); 64 usage or configuration; 69 the database is away at the
+/// start; 77 the database does not let us in.
+#[derive(Parser)]
+#[command(name = "storage_controller", version, about, long_about, term_width = 100)]
+pub struct Args {
+    /// The controllers' database, postgres://user:password@host:port/name; several hosts with
+    /// target_session_attrs=read-write follow a failover.
+    #[arg(long, env = "PGFLEET_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    pub listen: String,
+    /// Base URL under which the other members reach this one, like http://10.0.0.5:7700. Not a load balancer: the
+    /// member dials it at the start and must meet itself. On loopback it is made from the bound port.
+    #[arg(long)]
+    pub advertise: Option<String>,
+    /// Public keys (JSON Web Key Set, Ed25519) of everybody whose tokens are accepted.
+    #[arg(long)]
+    pub jwks_file: Option<PathBuf>,
+    /// This cluster's private key (PKCS#8 PEM, Ed25519); signs the tokens for peers and agents.
+    #[arg(long)]
+    pub jwt_private_key: Option<PathBuf>,
+    /// Ask the current leader to step down, once: the rolling restart of one member.
+    #[arg(long)]
+    pub start_as_candidate: bool,
+    /// Write the bound port to this file, as JSON, by rename.
+    #[arg(long)]
+    pub port_file: Option<PathBuf>,
+    /// Length of a lease.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub lease: Duration,
+    /// Distance of two renewals, and of two looks at the leader.
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub lease_renew: Duration,
+    /// How long before its end a lease counts as unproved. Default: a fifth of the lease.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub lease_margin: Option<Duration>,
+    /// How long the database may take to answer at the start.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub db_connect_timeout: Duration,
+    /// Connections for reads.
+    #[arg(long, default_value_t = 4)]
+    pub db_pool_size: usize,
+    /// How long the leader gets to answer the request to step down.
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    pub step_down_timeout: Duration,
+    /// How long a step-down may take to drain and flush.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub step_down_grace: Duration,
+    /// How long requests in flight may take at the end of the process.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
+    /// Computes worked on at once.
+    #[arg(long, default_value_t = 64)]
+    pub reconcile_concurrency: usize,
+    /// Every agent is asked for its status once in this time.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub probe_interval: Duration,
+    /// Log as JSON.
+    #[arg(long)]
+    pub log_json: bool,
+    /// No keys needed, test doors open. Never in production.
+    #[arg(long)]
+    pub dev: bool,
+    /// Test door: migrations to run after the embedded ones.
+    #[arg(long)]
+    pub migrations_dir: Option<PathBuf>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Something that is needed in production is missing.
+    #[error("{flag} is missing: {why} (--dev runs without it, on loopback, for trying things out)")]
+    Missing {
+        /// The flag.
+        flag: &'static str,
+        /// What for.
+        why: &'static str,
+    },
+    /// A value that cannot work.
+    #[error("{flag}: {why}")]
+    Invalid {
+        /// The flag.
+        flag: &'static str,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl ExitCode for ConfigError {
+    fn exit_code(&self) -> u8 {
+        USAGE
+    }
+}
+
+/// Body limit of specs.
+pub const MAX_SPEC_BYTES: usize = 4 << 20;
+
+impl Args {
+    /// Refuses what cannot work, naming the flag.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |flag, why: &str| Err(ConfigError::Invalid { flag, why: why.to_owned() });
+        if !self.dev {
+            let missing = |flag, why| Err(ConfigError::Missing { flag, why });
+            if self.jwks_file.is_none() {
+                return missing("--jwks-file", "without public keys no token can be checked");
+            }
+            if self.jwt_private_key.is_none() {
+                return missing("--jwt-private-key", "without a private key there are no tokens for peers and agents");
+            }
+            if self.advertise.is_none() && !self.listens_on_loopback() {
+                return missing("--advertise", "the other members need an address of this one");
+            }
+            if self.migrations_dir.is_some() {
+                return invalid("--migrations-dir", "it is a test door and needs --dev");
+            }
+        }
+        if self.jwks_file.is_none() && !self.listens_on_loopback() {
+            return invalid("--listen", "without --jwks-file only a loopback address is listened on");
+        }
+        if let Some(address) = &self.advertise {
+            let usable =
+                url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            if !usable {
+                return invalid("--advertise", "it must look like http://10.0.0.5:7700");
+            }
+        }
+        if self.lease < Duration::from_secs(1) {
+            return invalid("--lease", "a lease has at least 1s");
+        }
+        if self.lease_renew.is_zero() || self.lease_renew * 3 > self.lease {
+            return invalid("--lease-renew", "a lease needs room for three renewals");
+        }
+        if self.margin().is_zero() || self.margin() + self.lease_renew >= self.lease {
+            return invalid("--lease-margin", "margin and one renewal must fit into the lease");
+        }
+        if self.reconcile_concurrency == 0 {
+            return invalid("--reconcile-concurrency", "at least 1");
+        }
+        Ok(())
+    }
+
+    /// The margin, or a fifth of the lease.
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    fn listens_on_loopback(&self) -> bool {
+        match self.listen.parse::<SocketAddr>() {
+            Ok(address) => address.ip().is_loopback(),
+            Err(_) => self.listen.rsplit_once(':').is_some_and(|(host, _)| {
+                host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(extra: &[&str]) -> Args {
+        let base = ["storage_controller", "--database-url", "postgres://localhost/x"];
+        Args::parse_from(base.iter().chain(extra))
+    }
+
+    fn refused(extra: &[&str]) -> String {
+        args(extra).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn production_needs_keys_and_an_address() {
+        assert!(refused(&[]).starts_with("--jwks-file"));
+        assert!(refused(&["--jwks-file", "a"]).starts_with("--jwt-private-key"));
+        let keys = ["--jwks-file", "a", "--jwt-private-key", "b"];
+        assert!(args(&keys).check().is_ok(), "on loopback the address is known");
+        assert!(refused(&[&keys[..], &["--listen", "0.0.0.0:7700"]].concat()).starts_with("--advertise"));
+        assert!(refused(&[&keys[..], &["--migrations-dir", "m"]].concat()).starts_with("--migrations-dir"));
+    }
+
+    #[test]
+    fn dev_is_for_loopback() {
+        assert!(args(&["--dev"]).check().is_ok());
+        assert!(args(&["--dev", "--listen", "[::1]:0"]).check().is_ok());
+        assert!(refused(&["--dev", "--listen", "0.0.0.0:1"]).starts_with("--listen"));
+    }
+
+    #[test]
+    fn times_must_fit_each_other() {
+        for (extra, flag) in [
+            (["--lease", "100ms"], "--lease"),
+            (["--lease-renew", "4s"], "--lease-renew"),
+            (["--lease-margin", "5s"], "--lease-margin"),
+            (["--advertise", "10.0.0.1:7"], "--advertise"),
+        ] {
+            assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Routes about computes.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use http::{HeaderMap, StatusCode};
+use pgfleet_api::compute::{
+    ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitQuery, WaitResult,
+};
+use pgfleet_api::{ComputeId, ErrorBody};
+use pgfleet_runtime::http::{ApiError, JsonBody};
+use serde_json::Value;
+
+use super::Door;
+use super::error::into_api;
+use super::extract::{Asked, Id, etag, if_match};
+use crate::service::Caller;
+
+/// Register a compute or change it. Idempotent.
+#[utoipa::path(put, path = "/control/v1/compute/{compute_id}", tag = "computes",
+    params(("compute_id" = ComputeId, Path)), request_body = RegisterCompute, responses(
+    (status = 200, body = ComputeView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody),
+    (status = 503, body = ErrorBody)))]
+pub(super) async fn register(
+    State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    JsonBody(body): JsonBody<RegisterCompute>,
+) -> Result<Json<ComputeView>, ApiError> {
+    door.desk.register(caller, id, body).await.map(Json).map_err(into_api)
+}
+
+/// A new spec. 202: it is in the database and will be pushed. The same content keeps its generation.
+#[utoipa::path(put, path = "/control/v1/compute/{compute_id}/spec", tag = "computes",
+    params(("compute_id" = ComputeId, Path), ("If-Match" = Option<String>, Header)), request_body = Object, responses(
+    (status = 202, body = SpecAccepted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 412, body = ErrorBody),
+    (status = 413, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn put_spec(
+    State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    headers: HeaderMap,
+    JsonBody(spec): JsonBody<Value>,
+) -> Result<impl IntoResponse, ApiError> {
+    let expected = if_match(&headers)?;
+    let accepted = door.desk.put_spec(caller, id, spec, expected).await.map_err(into_api)?;
+    Ok((StatusCode::ACCEPTED, etag(accepted.generation), Json(accepted)))
+}
+
+/// Intent beside observation.
+#[utoipa::path(get, path = "/control/v1/compute/{compute_id}", tag = "computes",
+    params(("compute_id" = ComputeId, Path)), responses(
+    (status = 200, body = ComputeView), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn get(State(door): State<Door>, Id(id): Id) -> Result<Json<ComputeView>, ApiError> {
+    door.desk.get(&id).map(Json).map_err(into_api)
+}
+
+/// The current spec.
+#[utoipa::path(get, path = "/control/v1/compute/{compute_id}/spec", tag = "computes",
+    params(("compute_id" = ComputeId, Path)), responses(
+    (status = 200, body = SpecView), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 409, description = "no_spec", body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn get_spec(State(door): State<Door>, Id(id): Id) -> Result<impl IntoResponse, ApiError> {
+    let spec = door.desk.get_spec(&id).map_err(into_api)?;
+    Ok((etag(spec.generation), Json(spec)))
+}
+
+/// Wait until a generation is applied, rejected, failed, or time is up.
+#[utoipa::path(get, path = "/control/v1/compute/{compute_id}/wait", tag = "computes",
+    params(("compute_id" = ComputeId, Path), ("generation" = Option<i64>, Query), ("timeout_s" = Option<u64>, Query)),
+    responses(
+    (status = 200, body = WaitResult), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 409, description = "no_spec", body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn wait(
+    State(door): State<Door>,
+    Id(id): Id,
+    Asked(query): Asked<WaitQuery>,
+) -> Result<Json<WaitResult>, ApiError> {
+    door.desk.wait(id, query).await.map(Json).map_err(into_api)
+}
+
+/// One page of computes, ordered by id.
+#[utoipa::path(get, path = "/control/v1/compute", tag = "computes",
+    params(("state" = Option<String>, Query), ("label" = Option<String>, Query), ("lagging" = Option<bool>, Query),
+        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)), responses(
+    (status = 200, body = ComputeList), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn list(
+    State(door): State<Door>,
+    Asked(query): Asked<ListQuery>,
+) -> Result<Json<ComputeList>, ApiError> {
+    door.desk.list(query).map(Json).map_err(into_api)
+}
+
+/// Forget a compute; what runs is left running.
+#[utoipa::path(delete, path = "/control/v1/compute/{compute_id}", tag = "computes",
+    params(("compute_id" = ComputeId, Path)), responses(
+    (status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn delete(
+    State(door): State<Door>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+) -> Result<impl IntoResponse, ApiError> {
+    door.desk.delete(caller, id).await.map_err(into_api)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,145 @@
+//! What the chair counts.
+#![expect(missing_docs, reason = "the derive of a metric group writes a constructor without one")]
+
+use std::time::Duration;
+
+use measured::{
+    Counter, CounterVec, FixedCardinalityLabel, FloatGauge, FloatGaugeVec, Gauge, GaugeVec, LabelGroup, MetricGroup,
+};
+use pgfleet_api::Term;
+use pgfleet_api::controller::Role;
+use pgfleet_domain::leadership::Began;
+
+/// The role as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+enum Status {
+    Candidate,
+    TakingOver,
+    Leader,
+    Suspended,
+    SteppingDown,
+    SteppedDown,
+}
+
+impl From<Role> for Status {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Candidate => Self::Candidate,
+            Role::TakingOver => Self::TakingOver,
+            Role::Leader => Self::Leader,
+            Role::Suspended => Self::Suspended,
+            Role::SteppingDown => Self::SteppingDown,
+            Role::SteppedDown => Self::SteppedDown,
+        }
+    }
+}
+
+#[derive(LabelGroup)]
+#[label(set = StatusSet)]
+struct ByStatus {
+    status: Status,
+}
+
+/// A part of a hand-over, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub enum Phase {
+    /// From asking the old leader, or noticing its death, to its consent.
+    StepDown,
+    /// From there to the committed claim.
+    Claim,
+    /// Migrations.
+    Migrate,
+    /// Loading the state.
+    Load,
+    /// Starting the tasks.
+    Start,
+}
+
+#[derive(LabelGroup)]
+#[label(set = PhaseSet)]
+struct ByPhase {
+    phase: Phase,
+}
+
+/// How a term began, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+enum How {
+    First,
+    StepDown,
+    Released,
+    Crash,
+    Lease,
+    Revert,
+}
+
+impl From<Began> for How {
+    fn from(how: Began) -> Self {
+        match how {
+            Began::First => Self::First,
+            Began::StepDown => Self::StepDown,
+            Began::Released => Self::Released,
+            Began::Crash => Self::Crash,
+            Began::Lease => Self::Lease,
+            Began::Revert => Self::Revert,
+        }
+    }
+}
+
+#[derive(LabelGroup)]
+#[label(set = HowSet)]
+struct ByHow {
+    how: How,
+}
+
+/// Leadership of this member.
+#[derive(MetricGroup)]
+#[metric(new())]
+pub struct LeadershipMetrics {
+    /// 1 for the role this member has, 0 for the others.
+    leadership_status: GaugeVec<StatusSet>,
+    /// Term that this member holds, or held last; 0 before the first.
+    leadership_term: Gauge,
+    /// Terms that this member took, by how they began.
+    leadership_takeovers_total: CounterVec<HowSet>,
+    /// Renewals of the lease that failed.
+    leadership_renewal_failures_total: Counter,
+    /// From asking the old leader, or noticing its death, to serving: the last one of this member.
+    handover_gap_seconds: FloatGauge,
+    /// Parts of the last hand-over to this member.
+    handover_phase_seconds: FloatGaugeVec<PhaseSet>,
+}
+
+impl LeadershipMetrics {
+    /// The role changed.
+    pub fn standing(&self, role: Role, term: Option<Term>) {
+        for other in Role::ALL {
+            self.leadership_status.set(ByStatus { status: other.into() }, i64::from(other == role));
+        }
+        if let Some(term) = term {
+            self.leadership_term.get_metric().set(term.get());
+        }
+    }
+
+    /// A term was won.
+    pub fn took(&self, how: Began) {
+        self.leadership_takeovers_total.inc(ByHow { how: how.into() });
+    }
+
+    /// A renewal failed.
+    pub fn renewal_failed(&self) {
+        self.leadership_renewal_failures_total.get_metric().inc();
+    }
+
+    /// A part of a hand-over ended.
+    pub fn phase(&self, phase: Phase, took: Duration) {
+        self.handover_phase_seconds.set(ByPhase { phase }, took.as_secs_f64());
+    }
+
+    /// A hand-over ended.
+    pub fn gap(&self, took: Duration) {
+        self.handover_gap_seconds.get_metric().set(took.as_secs_f64());
+    }
+}

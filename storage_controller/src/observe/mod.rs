@@ -1,0 +1,13 @@
+//! Room 6, the window: what is asked for and what was seen, side by side, for every compute.
+//!
+//! Called by the engine (probe results), the desk (committed records) and the door (reads). It calls the agents' room to
+//! probe, the writer to store what changed, and the engine's waker. Invariants: a record enters only after its commit and
+//! never goes back in `change_seq`; an observation replaces another only if it is newer.
+
+mod flush;
+mod snapshot;
+mod sweep;
+
+pub use flush::Flusher;
+pub use snapshot::{Entry, Filter, Snapshot, Tally};
+pub use sweep::{SweepSettings, sweep};

@@ -1,0 +1,231 @@
+//! The loop: takes what is dirty, runs passes within a limit, and schedules what has to be looked at again.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgfleet_api::ComputeId;
+use pgfleet_domain::reconcile::backoff;
+use pgfleet_persistence::LeaderTerm;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::PassOutcome;
+use super::pass::{Bench, Next, run};
+use super::waker::Urgency;
+use super::{ReconcileMetrics, Waker};
+use crate::agents::Agents;
+use crate::observe::Snapshot;
+
+/// Limits and pauses of the engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Passes at once.
+    pub concurrency: usize,
+    /// First pause after a failure, and while an agent works.
+    pub base: Duration,
+    /// Longest pause after failures.
+    pub failed_cap: Duration,
+    /// Longest pause while an agent works.
+    pub waiting_cap: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            base: Duration::from_millis(20),
+            failed_cap: Duration::from_secs(10),
+            waiting_cap: Duration::from_millis(500),
+        }
+    }
+}
+
+/// One leadership's engine. Dropped with everything it holds when the leadership ends.
+pub struct Engine {
+    bench: Arc<Bench>,
+    waker: Waker,
+    settings: Settings,
+    metrics: Arc<ReconcileMetrics>,
+    queue: VecDeque<ComputeId>,
+    queued: BTreeSet<ComputeId>,
+    running: HashMap<tokio::task::Id, Running>,
+    busy: BTreeMap<ComputeId, bool>,
+    attempts: BTreeMap<ComputeId, Attempts>,
+    timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
+}
+
+struct Running {
+    id: ComputeId,
+    begun: Instant,
+}
+
+/// How often in a row a compute failed, or was found still working.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
+    failed: u32,
+    waiting: u32,
+    not_before: Option<Instant>,
+}
+
+impl Engine {
+    /// An engine for this leadership; it looks at every compute once, then at what is woken.
+    #[must_use]
+    pub fn new(
+        term: Arc<LeaderTerm>,
+        snapshot: Snapshot,
+        agents: Agents,
+        waker: Waker,
+        settings: Settings,
+        metrics: Arc<ReconcileMetrics>,
+    ) -> Self {
+        let mut engine = Self {
+            bench: Arc::new(Bench { term, snapshot, agents }),
+            waker,
+            settings,
+            metrics,
+            queue: VecDeque::new(),
+            queued: BTreeSet::new(),
+            running: HashMap::new(),
+            busy: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            timers: BinaryHeap::new(),
+        };
+        for id in engine.bench.snapshot.ids() {
+            engine.enqueue(id);
+        }
+        engine
+    }
+
+    /// Runs until `token` is cancelled; passes in flight are cut then, calls included, and joined.
+    ///
+    /// # Errors
+    /// Never; the type is what a task has.
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let mut passes: JoinSet<Next> = JoinSet::new();
+        loop {
+            self.start_passes(&mut passes);
+            let backing_off = self.attempts.values().filter(|attempts| attempts.failed > 0).count();
+            self.metrics.filled(self.queue.len(), self.running.len(), backing_off);
+            let due = self.timers.peek().map(|Reverse((at, _))| *at);
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                Some(ended) = passes.join_next_with_id(), if !passes.is_empty() => self.passed(ended),
+                () = self.waker.woken() => {
+                    for (id, urgency) in self.waker.take() {
+                        if urgency == Urgency::Fresh {
+                            self.attempts.remove(&id);
+                        }
+                        self.woken(id);
+                    }
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers_due(),
+            }
+        }
+        passes.abort_all();
+        while let Some(ended) = passes.join_next_with_id().await {
+            if let Some(running) = self.forget_running(&ended) {
+                self.metrics.passed(PassOutcome::Cancelled, running.begun.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    fn start_passes(&mut self, passes: &mut JoinSet<Next>) {
+        while self.running.len() < self.settings.concurrency {
+            let Some(id) = self.queue.pop_front() else { return };
+            self.queued.remove(&id);
+            let bench = self.bench.clone();
+            let compute = id.clone();
+            let handle = passes.spawn(async move { run(&bench, &compute).await });
+            self.busy.insert(id.clone(), false);
+            self.running.insert(handle.id(), Running { id, begun: Instant::now() });
+        }
+    }
+
+    /// A compute whose pass is under way is looked at again afterwards; one that backs off waits for its time.
+    fn woken(&mut self, id: ComputeId) {
+        if let Some(again) = self.busy.get_mut(&id) {
+            *again = true;
+            return;
+        }
+        let waits = self.attempts.get(&id).and_then(|attempts| attempts.not_before);
+        match waits.filter(|at| *at > Instant::now()) {
+            Some(at) => self.timers.push(Reverse((at, id))),
+            None => self.enqueue(id),
+        }
+    }
+
+    fn timers_due(&mut self) {
+        let now = Instant::now();
+        while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            if let Some(Reverse((_, id))) = self.timers.pop() {
+                self.woken(id);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: ComputeId) {
+        if self.queued.insert(id.clone()) {
+            self.queue.push_back(id);
+        }
+    }
+
+    fn forget_running(&mut self, ended: &Result<(tokio::task::Id, Next), tokio::task::JoinError>) -> Option<Running> {
+        let task = match ended {
+            Ok((task, _)) => *task,
+            Err(error) => error.id(),
+        };
+        self.running.remove(&task)
+    }
+
+    fn passed(&mut self, ended: Result<(tokio::task::Id, Next), tokio::task::JoinError>) {
+        let Some(Running { id, begun }) = self.forget_running(&ended) else { return };
+        let again = self.busy.remove(&id).unwrap_or(false);
+        let (next, outcome) = match ended {
+            Ok((_, next @ Next::Rest)) => (next, PassOutcome::Rest),
+            Ok((_, next @ Next::Pushed)) => (next, PassOutcome::Pushed),
+            Ok((_, next @ Next::Waiting)) => (next, PassOutcome::Waiting),
+            Ok((_, next @ Next::Failed)) => (next, PassOutcome::Failed),
+            Err(error) => {
+                tracing::error!(compute_id = %id, %error, "a pass panicked; the compute is tried again with back-off");
+                (Next::Failed, PassOutcome::Panic)
+            }
+        };
+        self.metrics.passed(outcome, begun.elapsed());
+        self.schedule(id.clone(), next);
+        if again {
+            self.woken(id);
+        }
+    }
+
+    fn schedule(&mut self, id: ComputeId, next: Next) {
+        let attempts = self.attempts.entry(id.clone()).or_default();
+        let (base, jitter) = (self.settings.base, rand::random::<f64>());
+        let pause = match next {
+            Next::Rest => {
+                self.attempts.remove(&id);
+                return;
+            }
+            Next::Pushed => {
+                *attempts = Attempts::default();
+                base
+            }
+            Next::Waiting => {
+                let pause = backoff(attempts.waiting, base, self.settings.waiting_cap, jitter);
+                *attempts = Attempts { waiting: attempts.waiting + 1, ..Attempts::default() };
+                pause
+            }
+            Next::Failed => {
+                let pause = backoff(attempts.failed, base * 5, self.settings.failed_cap, jitter);
+                *attempts =
+                    Attempts { failed: attempts.failed + 1, not_before: Some(Instant::now() + pause), waiting: 0 };
+                pause
+            }
+        };
+        self.timers.push(Reverse((Instant::now() + pause, id)));
+    }
+}

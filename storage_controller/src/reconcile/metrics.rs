@@ -1,0 +1,64 @@
+//! What the engine counts.
+#![expect(missing_docs, reason = "the derive of a metric group writes a constructor without one")]
+
+use std::time::Duration;
+
+use measured::metric::histogram::Thresholds;
+use measured::{CounterVec, FixedCardinalityLabel, Gauge, Histogram, LabelGroup, MetricGroup};
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub enum PassOutcome {
+    /// Nothing was to be done.
+    Rest,
+    /// A spec was handed over.
+    Pushed,
+    /// The agent was asked and works on it.
+    Waiting,
+    /// It failed and is tried again later.
+    Failed,
+    /// The leadership ended under it.
+    Cancelled,
+    /// A defect of ours; the compute is tried again later.
+    Panic,
+}
+
+#[derive(LabelGroup)]
+#[label(set = PassSet)]
+struct Pass {
+    outcome: PassOutcome,
+}
+
+/// Passes of the engine.
+#[derive(MetricGroup)]
+#[metric(new())]
+pub struct ReconcileMetrics {
+    /// Passes over computes, by outcome.
+    reconcile_passes_total: CounterVec<PassSet>,
+    /// Time of one pass.
+    #[metric(metadata = Thresholds::exponential_buckets(0.001, 2.5))]
+    reconcile_duration_seconds: Histogram<12>,
+    /// Computes waiting for a place.
+    reconcile_queue: Gauge,
+    /// Passes under way.
+    reconcile_in_flight: Gauge,
+    /// Computes that failed and wait for their next try.
+    reconcile_backing_off: Gauge,
+}
+
+impl ReconcileMetrics {
+    /// A pass ended.
+    pub fn passed(&self, outcome: PassOutcome, took: Duration) {
+        self.reconcile_passes_total.inc(Pass { outcome });
+        self.reconcile_duration_seconds.get_metric().observe(took.as_secs_f64());
+    }
+
+    /// How full the engine is.
+    pub fn filled(&self, queued: usize, in_flight: usize, backing_off: usize) {
+        let set = |gauge: &Gauge, n: usize| gauge.get_metric().set(i64::try_from(n).unwrap_or(i64::MAX));
+        set(&self.reconcile_queue, queued);
+        set(&self.reconcile_in_flight, in_flight);
+        set(&self.reconcile_backing_off, backing_off);
+    }
+}

@@ -1,0 +1,15 @@
+//! Room 4, the engine: makes every compute follow its intent.
+//!
+//! Woken by the desk (a new spec), the window (a new observation) and its own timers; a wake carries no payload, so first
+//! run, retry, restart and takeover are one path. It plans with `domain::reconcile`, pushes and probes through the agents'
+//! room and notes what it saw in the window. Invariants: the same compute never runs twice at once; a pass is bounded and
+//! idempotent; one compute that always fails delays only itself; all of it ends when the leadership ends.
+
+mod engine;
+mod metrics;
+mod pass;
+mod waker;
+
+pub use engine::{Engine, Settings};
+pub use metrics::ReconcileMetrics;
+pub use waker::Waker;

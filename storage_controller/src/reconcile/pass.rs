@@ -1,0 +1,99 @@
+//! One pass over one compute: read both sides, plan, do the one step the plan names.
+
+use std::sync::Arc;
+
+use pgfleet_api::{ComputeId, ErrorCode};
+use pgfleet_clients::agent::AgentError;
+use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_persistence::LeaderTerm;
+
+use crate::agents::Agents;
+use crate::observe::{Entry, Snapshot};
+
+/// What a pass needs; shared by all passes of one leadership.
+pub(super) struct Bench {
+    pub(super) term: Arc<LeaderTerm>,
+    pub(super) snapshot: Snapshot,
+    pub(super) agents: Agents,
+}
+
+/// What comes after a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing until something changes.
+    Rest,
+    /// A spec was handed over: look again soon.
+    Pushed,
+    /// The agent works on it: look again soon.
+    Waiting,
+    /// It failed: look again after a back-off.
+    Failed,
+}
+
+/// Runs one pass. Cancelling it in the middle is safe: what an agent accepted is found by the next probe.
+pub(super) async fn run(bench: &Bench, id: &ComputeId) -> Next {
+    let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
+    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
+    match plan(&intent, entry.observed.as_deref()) {
+        Plan::Rest => Next::Rest,
+        Plan::Probe => probe(bench, id, &entry).await,
+        Plan::Push => push(bench, id, &entry).await,
+        Plan::AgentAhead => {
+            let said = entry.observed.as_ref().and_then(|seen| seen.generation);
+            tracing::error!(
+                compute_id = %id,
+                generation = %entry.record.generation,
+                agent_generation = ?said,
+                "the agent holds a spec that the database does not have: the database has lost commits; nothing is pushed"
+            );
+            bench.snapshot.contact_failed(id, "the agent holds a generation that the database does not have");
+            Next::Failed
+        }
+    }
+}
+
+async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
+    match bench.agents.probe(&entry.record.agent_url).await {
+        Ok(observed) => {
+            bench.snapshot.observed(id, observed);
+            Next::Waiting
+        }
+        Err(error) => failed(bench, id, entry, &error),
+    }
+}
+
+async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
+    let record = &entry.record;
+    let (Some(spec), Some(hash)) = (&record.spec, &record.spec_hash) else { return Next::Rest };
+    let fence = bench.term.fence(id, record.generation, hash);
+    match bench.agents.push(&record.agent_url, fence, spec).await {
+        Ok(observed) => {
+            bench.snapshot.observed(id, observed);
+            tracing::info!(
+                compute_id = %id,
+                term = %bench.term.term(),
+                generation = %record.generation,
+                "spec handed to the agent"
+            );
+            Next::Pushed
+        }
+        Err(error) => {
+            // A refusal tells that what we believe of this agent is wrong: ask it before the next try.
+            if error.refusal().is_some_and(|body| body.code == ErrorCode::StaleGeneration)
+                && let Ok(observed) = bench.agents.probe(&record.agent_url).await
+            {
+                bench.snapshot.observed(id, observed);
+            }
+            failed(bench, id, entry, &error)
+        }
+    }
+}
+
+fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, error: &AgentError) -> Next {
+    let why = error.to_string();
+    if entry.last_error.as_deref() != Some(&why) {
+        tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
+    }
+    bench.snapshot.contact_failed(id, &why);
+    Next::Failed
+}

@@ -1,0 +1,215 @@
+//! Use cases about computes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgfleet_api::compute::{
+    ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitOutcome, WaitQuery, WaitResult,
+};
+use pgfleet_api::{ComputeId, Generation};
+use pgfleet_domain::reconcile::settled;
+use pgfleet_domain::spec::{SpecError, parse, spec_hash};
+use pgfleet_persistence::{Action, Change, Committed, NewSpec, WriteError};
+use serde_json::{Value, json};
+
+use super::rules::check_registration;
+use super::{Desk, Leading, Operation, ServiceError};
+use crate::observe::{Entry, Filter};
+
+/// Who asks, and why; kept in the journal.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The subject of the token, or its scope.
+    pub actor: String,
+    /// `X-Reason`.
+    pub reason: Option<String>,
+}
+
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+const WAIT_S: u64 = 60;
+const MAX_WAIT_S: u64 = 600;
+
+impl Desk {
+    /// Registers a compute or changes its registration, with a spec if there is one. Idempotent.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn register(
+        &self,
+        caller: Caller,
+        id: ComputeId,
+        body: RegisterCompute,
+    ) -> Result<ComputeView, ServiceError> {
+        let leading = self.leading()?;
+        check_registration(&body)?;
+        let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
+        let detail = json!({"op": "register", "agent_url": body.agent_url, "labels": body.labels});
+        let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
+        let committed = self.write(&leading, &id, change).await?;
+        if committed.changed {
+            self.journal(&leading, caller, &id, detail).await;
+        }
+        leading.waker.wake_now(id.clone());
+        self.entry(&leading, &id).map(|entry| entry.view())
+    }
+
+    /// Stores a new spec; the engine does the rest. The same content keeps its generation.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn put_spec(
+        &self,
+        caller: Caller,
+        id: ComputeId,
+        spec: Value,
+        if_match: Option<Generation>,
+    ) -> Result<SpecAccepted, ServiceError> {
+        let leading = self.leading()?;
+        let (spec, ignored_fields) = read_spec(spec, "")?;
+        let spec_hash = spec.hash.clone();
+        let change = Change::PutSpec { compute_id: id.clone(), spec, if_match };
+        let committed = self.write(&leading, &id, change).await?;
+        if committed.changed {
+            let detail = json!({"op": "put_spec", "generation": committed.generation, "spec_hash": spec_hash});
+            self.journal(&leading, caller, &id, detail).await;
+            leading.waker.wake_now(id);
+        }
+        Ok(SpecAccepted { generation: committed.generation, spec_hash, ignored_fields })
+    }
+
+    /// Intent beside observation.
+    ///
+    /// # Errors
+    /// Unknown compute, or this member does not lead.
+    pub fn get(&self, id: &ComputeId) -> Result<ComputeView, ServiceError> {
+        let leading = self.leading()?;
+        self.entry(&leading, id).map(|entry| entry.view())
+    }
+
+    /// The current spec.
+    ///
+    /// # Errors
+    /// Unknown compute, no spec, or this member does not lead.
+    pub fn get_spec(&self, id: &ComputeId) -> Result<SpecView, ServiceError> {
+        let leading = self.leading()?;
+        let entry = self.entry(&leading, id)?;
+        let record = &entry.record;
+        match (&record.spec, &record.spec_hash) {
+            (Some(spec), Some(spec_hash)) => {
+                Ok(SpecView { generation: record.generation, spec_hash: spec_hash.clone(), spec: Value::clone(spec) })
+            }
+            _ => Err(ServiceError::NoSpec(id.clone())),
+        }
+    }
+
+    /// One page of computes.
+    ///
+    /// # Errors
+    /// A filter that does not parse, or this member does not lead.
+    pub fn list(&self, query: ListQuery) -> Result<ComputeList, ServiceError> {
+        let leading = self.leading()?;
+        let limit = query.limit.unwrap_or(PAGE);
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(rule("limit", "limit is 1 to 1000"));
+        }
+        let label = match query.label {
+            Some(text) => {
+                let (key, value) = text.split_once('=').ok_or_else(|| rule("label", "label looks like key=value"))?;
+                Some((key.to_owned(), value.to_owned()))
+            }
+            None => None,
+        };
+        let filter = Filter { state: query.state, label, lagging: query.lagging };
+        let (page, more) = leading.snapshot.page(&filter, query.cursor.as_ref(), limit as usize);
+        let next_cursor = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
+        Ok(ComputeList { computes: page.iter().map(|entry| entry.view()).collect(), next_cursor })
+    }
+
+    /// Waits until a generation is settled at the agent, or time is up, or this member stops leading.
+    ///
+    /// # Errors
+    /// Unknown compute, no spec, or this member does not lead (any more): ask the next leader the same.
+    pub async fn wait(&self, id: ComputeId, query: WaitQuery) -> Result<WaitResult, ServiceError> {
+        let leading = self.leading()?;
+        let timeout_s = query.timeout_s.unwrap_or(WAIT_S);
+        if timeout_s > MAX_WAIT_S {
+            return Err(rule("timeout_s", "timeout_s is 0 to 600"));
+        }
+        let mut changes = leading.snapshot.subscribe(&id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))?;
+        let current = changes.borrow().record.generation;
+        let generation = query.generation.unwrap_or(current);
+        if generation < Generation(1) {
+            return Err(ServiceError::NoSpec(id));
+        }
+        let outcome = |entry: &Entry| entry.observed.as_ref().and_then(|seen| settled(generation, seen));
+        let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: entry.view() };
+        tokio::select! {
+            entry = changes.wait_for(|entry| outcome(entry).is_some()) => match entry {
+                Ok(entry) => Ok(result(outcome(&entry).unwrap_or(WaitOutcome::Timeout), &entry)),
+                Err(_) => Err(ServiceError::UnknownCompute(id)),
+            },
+            () = self.leadership.left(leading.term) => Err(self.not_leading()),
+            () = tokio::time::sleep(Duration::from_secs(timeout_s)) => {
+                self.entry(&leading, &id).map(|entry| result(WaitOutcome::Timeout, &entry))
+            }
+        }
+    }
+
+    /// Forgets a compute; what runs is left running.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn delete(&self, caller: Caller, id: ComputeId) -> Result<(), ServiceError> {
+        let leading = self.leading()?;
+        self.write(&leading, &id, Change::Delete { compute_id: id.clone() }).await?;
+        self.journal(&leading, caller, &id, json!({"op": "delete"})).await;
+        Ok(())
+    }
+
+    fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
+        leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
+    }
+
+    fn not_leading(&self) -> ServiceError {
+        let standing = self.leadership.standing();
+        ServiceError::NotLeading { role: standing.role, leader: standing.leader }
+    }
+
+    async fn write(&self, leading: &Leading, id: &ComputeId, change: Change) -> Result<Committed, ServiceError> {
+        let begun = Instant::now();
+        let outcome = leading.writer.submit(change).await;
+        self.metrics.took(Operation::Write, begun.elapsed());
+        match outcome {
+            Ok(committed) => Ok(committed),
+            Err(error) => {
+                self.metrics.write_failed(&error);
+                if error == WriteError::NotLeader {
+                    self.leadership.fenced(leading.term).await;
+                }
+                let standing = self.leadership.standing();
+                Err(ServiceError::of_write(error, id, standing.role, standing.leader))
+            }
+        }
+    }
+
+    /// The change itself is committed by now, so a line that cannot be written is a warning and no error.
+    async fn journal(&self, leading: &Leading, caller: Caller, id: &ComputeId, detail: Value) {
+        let action = Action { compute_id: Some(id.clone()), actor: caller.actor, reason: caller.reason, detail };
+        if let Err(error) = leading.writer.submit(Change::Journal(action)).await {
+            tracing::warn!(compute_id = %id, %error, "an operator's action is not in the journal");
+        }
+    }
+}
+
+fn rule(path: &str, msg: &str) -> ServiceError {
+    ServiceError::Rule(SpecError { path: path.to_owned(), msg: msg.to_owned() })
+}
+
+/// Checks a spec and makes its hash, once. `prefix` stands before the paths of its fields.
+fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<String>), ServiceError> {
+    let parsed = parse(&spec)
+        .map_err(|error| ServiceError::Rule(SpecError { path: format!("{prefix}{}", error.path), msg: error.msg }))?;
+    let hash = spec_hash(&spec);
+    Ok((NewSpec { spec: Arc::new(spec), hash }, parsed.ignored_fields))
+}

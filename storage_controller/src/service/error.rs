@@ -1,0 +1,80 @@
+//! Why a use case was not carried out.
+
+use pgfleet_api::controller::{LeaderRef, Role};
+use pgfleet_api::{ComputeId, Generation, SpecHash};
+use pgfleet_domain::spec::SpecError;
+use pgfleet_persistence::{DbError, WriteError};
+
+use crate::leadership::NotThatLeader;
+
+/// An error of the desk. The door decides the status.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// This member does not lead; nothing was executed.
+    #[error("this member does not lead")]
+    NotLeading {
+        /// What it is.
+        role: Role,
+        /// Who leads, as far as it knows.
+        leader: Option<LeaderRef>,
+    },
+    /// The request to step down is meant for another leadership.
+    #[error(transparent)]
+    NotThatLeader(#[from] NotThatLeader),
+    /// There is no such compute.
+    #[error("there is no compute {0}")]
+    UnknownCompute(ComputeId),
+    /// The compute has no spec.
+    #[error("compute {0} has no spec yet")]
+    NoSpec(ComputeId),
+    /// A rule refuses a field.
+    #[error("{}", .0.msg)]
+    Rule(#[from] SpecError),
+    /// The compute is at another generation than the caller believed.
+    #[error("compute {compute_id} is at generation {generation}, not at the one If-Match names")]
+    PreconditionFailed {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// Its current generation.
+        generation: Generation,
+        /// Its current content.
+        spec_hash: Option<SpecHash>,
+    },
+    /// PostgreSQL refuses the change.
+    #[error("the database refuses this change ({sqlstate}): {msg}")]
+    Refused {
+        /// Its code.
+        sqlstate: String,
+        /// Its message.
+        msg: String,
+    },
+    /// The database is away; nothing was executed.
+    #[error("the database is away; nothing was written, try again: {msg}")]
+    DatabaseAway {
+        /// What it said last.
+        msg: String,
+    },
+    /// It may or may not have been executed.
+    #[error("the connection to the database was lost at the commit; read the compute to learn whether it was written")]
+    OutcomeUnknown,
+    /// A read failed.
+    #[error("the database does not answer")]
+    Database(#[source] DbError),
+}
+
+impl ServiceError {
+    /// A write's error, in the words of the desk.
+    #[must_use]
+    pub(super) fn of_write(error: WriteError, compute_id: &ComputeId, role: Role, leader: Option<LeaderRef>) -> Self {
+        match error {
+            WriteError::NotLeader => Self::NotLeading { role, leader },
+            WriteError::UnknownCompute => Self::UnknownCompute(compute_id.clone()),
+            WriteError::PreconditionFailed { generation, spec_hash } => {
+                Self::PreconditionFailed { compute_id: compute_id.clone(), generation, spec_hash }
+            }
+            WriteError::Refused { sqlstate, msg } => Self::Refused { sqlstate, msg },
+            WriteError::Unavailable { msg } => Self::DatabaseAway { msg },
+            WriteError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}

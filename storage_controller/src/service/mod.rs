@@ -1,0 +1,97 @@
+//! Room 2, the desk: one use case per function, in the domain's words. No HTTP, no SQL.
+//!
+//! Called by the door. It calls the writer (through the leadership's [`Office`]), the window, the engine's waker and the
+//! chair. Invariants: nothing is executed unless this member leads; an accepted spec is in the database; nobody waits for
+//! convergence here but [`Desk::wait`].
+
+mod compute;
+mod controller;
+mod error;
+mod metrics;
+mod rules;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use pgfleet_api::Term;
+use pgfleet_api::controller::Role;
+use pgfleet_persistence::{Database, Writer};
+
+pub use compute::Caller;
+pub use controller::HOLD_MS;
+pub use error::ServiceError;
+pub use metrics::{DatabaseMetrics, Operation};
+
+use crate::leadership::Handle;
+use crate::observe::Snapshot;
+use crate::reconcile::Waker;
+
+/// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
+pub struct Leading {
+    /// The term it belongs to.
+    pub term: Term,
+    /// The one writer.
+    pub writer: Writer,
+    /// Intent and observation.
+    pub snapshot: Snapshot,
+    /// The engine's nudge.
+    pub waker: Waker,
+}
+
+/// Where the current leadership's tools lie. Empty while this member does not lead.
+#[derive(Clone, Default)]
+pub struct Office(Arc<ArcSwapOption<Leading>>);
+
+impl Office {
+    /// Moves in.
+    pub fn open(&self, leading: Leading) {
+        self.0.store(Some(Arc::new(leading)));
+    }
+
+    /// Moves out.
+    pub fn close(&self) {
+        self.0.store(None);
+    }
+
+    /// Who is in.
+    #[must_use]
+    pub fn leading(&self) -> Option<Arc<Leading>> {
+        self.0.load_full()
+    }
+}
+
+/// The desk. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    leadership: Handle,
+    office: Office,
+    database: Arc<Database>,
+    metrics: Arc<DatabaseMetrics>,
+}
+
+impl Desk {
+    /// A desk in front of these rooms.
+    #[must_use]
+    pub fn new(leadership: Handle, office: Office, database: Arc<Database>, metrics: Arc<DatabaseMetrics>) -> Self {
+        Self { leadership, office, database, metrics }
+    }
+
+    /// The chair.
+    #[must_use]
+    pub fn leadership(&self) -> &Handle {
+        &self.leadership
+    }
+
+    /// The leader's tools, if this member leads right now.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotLeading`]: nothing was executed.
+    pub fn leading(&self) -> Result<Arc<Leading>, ServiceError> {
+        let standing = self.leadership.standing();
+        let leads = standing.role == Role::Leader;
+        self.office
+            .leading()
+            .filter(|leading| leads && standing.term == Some(leading.term))
+            .ok_or(ServiceError::NotLeading { role: standing.role, leader: standing.leader })
+    }
+}
