@@ -119,12 +119,6 @@ pub enum DbError {
         /// Why not.
         reason: String,
     },
-    /// There is no leader row or no cluster row where there must be one.
-    #[error("the database was not bootstrapped: {missing} is missing")]
-    NotBootstrapped {
-        /// What is missing.
-        missing: &'static str,
-    },
     /// The change cursor is not where the only writer left it: committed work was lost, or somebody else wrote.
     #[error("the change cursor stands at {found:?}, the writer left it at {expected}: load afresh")]
     CursorMoved {
@@ -155,11 +149,9 @@ impl DbError {
                 _ => ErrorClass::Other,
             },
             Self::Diesel { source: Diesel::BrokenTransactionManager, .. } => ErrorClass::Connection,
-            Self::Config { .. }
-            | Self::Diesel { .. }
-            | Self::Content { .. }
-            | Self::NotBootstrapped { .. }
-            | Self::CursorMoved { .. } => ErrorClass::Other,
+            Self::Config { .. } | Self::Diesel { .. } | Self::Content { .. } | Self::CursorMoved { .. } => {
+                ErrorClass::Other
+            }
         }
     }
 

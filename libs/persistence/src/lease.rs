@@ -103,7 +103,7 @@ const CLAIM_FREE: &str = "
         INSERT INTO leader_history (term, instance_id, address, began, target_schema)
         SELECT term, $2, $3, $5, $6 FROM won
     )
-    SELECT term, pg_notify('pgfleet_leader', term::text) FROM won";
+    SELECT term, cluster_id, pg_notify('pgfleet_leader', term::text) FROM won, cluster";
 
 const CLAIM_SEEN: &str = "
     WITH won AS (
@@ -120,7 +120,7 @@ const CLAIM_SEEN: &str = "
         INSERT INTO leader_history (term, instance_id, address, began, target_schema)
         SELECT term, $2, $3, $5, $6 FROM won
     )
-    SELECT term, pg_notify('pgfleet_leader', term::text) FROM won";
+    SELECT term, cluster_id, pg_notify('pgfleet_leader', term::text) FROM won, cluster";
 
 /// Touches no column of a unique index, so it never waits for an open fence.
 const RENEW: &str = "
@@ -172,7 +172,7 @@ impl LeaseSession {
         let backend_pid = self.connected().await?.backend_pid;
         let first = self.run("claimed leadership", async |client| claim_once(client, me, claim).await).await;
         match first {
-            Ok(Some(term)) => self.mint(term).await,
+            Ok(Some((term, cluster_id))) => Ok(ClaimOutcome::Won(LeaderTerm::mint(term, cluster_id, me))),
             Ok(None) => self.settle(claim, None).await,
             Err(error) if error.ends_session() => {
                 tracing::warn!(%error, "the connection was lost during a claim; reading what became of it");
@@ -281,15 +281,6 @@ impl LeaseSession {
         }
     }
 
-    async fn mint(&mut self, term: i64) -> Result<ClaimOutcome, DbError> {
-        let me = self.db.instance_id();
-        let row = self.read().await?.ok_or(DbError::NotBootstrapped { missing: "the leader row" })?;
-        if row.instance_id == me && row.term.get() == term {
-            return Ok(ClaimOutcome::Won(LeaderTerm::mint(row.term, row.cluster_id, me)));
-        }
-        Ok(ClaimOutcome::Lost)
-    }
-
     async fn connected(&mut self) -> Result<&Open, DbError> {
         let usable = self.open.take().filter(|open| !open.session.is_closed());
         let open = match usable {
@@ -344,7 +335,7 @@ fn as_seen(row: Option<&LeaderRow>, claim: &Claim) -> bool {
     }
 }
 
-async fn claim_once(client: &Client, me: InstanceId, claim: &Claim) -> Result<Option<i64>, DbError> {
+async fn claim_once(client: &Client, me: InstanceId, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
     let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
     let target = migrate::newest_embedded();
     let row = match claim.seen {
@@ -356,7 +347,8 @@ async fn claim_once(client: &Client, me: InstanceId, claim: &Claim) -> Result<Op
             client.query_opt(CLAIM_SEEN, &params).await
         }
     };
-    Ok(row.map_err(DbError::query("claimed leadership"))?.map(|row| row.get(0)))
+    let row = row.map_err(DbError::query("claimed leadership"))?;
+    Ok(row.map(|row| (Term(row.get(0)), ClusterId(row.get(1)))))
 }
 
 async fn terminate(client: &Client, name: &str) -> Result<Vec<i32>, DbError> {

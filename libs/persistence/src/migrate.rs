@@ -93,7 +93,7 @@ impl Database {
         let dir = dir.map(Path::to_path_buf);
         self.on_thread(move |conn| {
             let applied = applied(conn)?;
-            Ok(all(dir.as_deref())?.iter().filter(|m| !applied.contains(&version(m))).map(|m| name(m)).collect())
+            Ok(all(dir.as_deref())?.iter().filter(|m| !applied.contains(&version(m))).map(name).collect())
         })
         .await
     }

@@ -177,9 +177,17 @@ impl Wire {
         rows.iter().map(|row| Ok((row.get(0), observed_of(row.get(1))?))).collect()
     }
 
-    /// Writes what was planned and moves the cursor from `last` to the last number given.
+    /// Moves the cursor from `last` to the last number given, and writes what was planned.
     pub(super) async fn write(&self, rows: &Rows, last: i64, now: DateTime<Utc>, term: Term) -> Result<(), DbError> {
         let client = self.client();
+        // First, so that a cursor which is not where we left it is found before any number is used twice.
+        let moved = client
+            .query_opt(&self.move_cursor, &[&last, &rows.last])
+            .await
+            .map_err(DbError::query("moved the change cursor"))?;
+        if moved.is_none() {
+            return Err(DbError::CursorMoved { expected: last, found: None });
+        }
         let c = &rows.computes;
         if !c.ids.is_empty() {
             let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
@@ -215,11 +223,7 @@ impl Wire {
                 [&j.seqs, &j.ids, &j.kinds, &j.actors, &j.reasons, &j.details, &now, &term.get()];
             client.execute(&self.write_journal, &params).await.map_err(DbError::query("wrote the journal"))?;
         }
-        let moved = client
-            .query_opt(&self.move_cursor, &[&last, &rows.last])
-            .await
-            .map_err(DbError::query("moved the change cursor"))?;
-        moved.map(|_| ()).ok_or(DbError::CursorMoved { expected: last, found: None })
+        Ok(())
     }
 }
 

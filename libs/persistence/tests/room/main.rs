@@ -1,0 +1,13 @@
+//! The room tests: this crate against a real PostgreSQL. One server per run, one database per test.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
+
+mod boot;
+mod claim;
+mod fence;
+mod load;
+mod migrations;
+mod outage;
+mod support;
+mod wire;
+mod writer;

@@ -1,0 +1,295 @@
+//! The writer: generations, numbers, refusals, the journal, and closing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pgfleet_api::agent::ComputeState;
+use pgfleet_api::{BootId, Generation};
+use pgfleet_persistence::{Action, Change, Committed, JournalKind, NewSpec, WriteError, Writer, WriterHooks};
+use serde_json::json;
+
+use crate::support::{Fleet, Leader, hash, id, observed, put, register, report, spawn, spec, value};
+
+async fn leader(fleet: &Fleet) -> Leader {
+    Leader::new(fleet.member().await, WriterHooks::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_content_keeps_its_generation_and_writes_nothing() {
+    let Some(fleet) = Fleet::new("the_same_content_keeps_its_generation_and_writes_nothing").await else { return };
+    let leader = leader(&fleet).await;
+    let first = leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    assert_eq!((first.generation, first.changed), (Generation(1), true));
+    let client = fleet.client().await;
+    let version = value(&client, "SELECT xmin::text FROM computes").await;
+
+    for same in [put("a", '1'), register("a", Some(spec('1'))), register("a", None)] {
+        let again = leader.writer.submit(same).await.unwrap();
+        assert_eq!((again.generation, again.changed), (Generation(1), false));
+        assert_eq!(again.change_seq, first.change_seq);
+        let record = again.record.unwrap();
+        assert_eq!(record.spec.as_deref(), Some(&*spec('1').spec));
+        assert_eq!(record, first.record.clone().unwrap(), "what is answered is what is there");
+    }
+    assert_eq!(value(&client, "SELECT xmin::text FROM computes").await, version, "a new row version was written");
+
+    let second = leader.writer.submit(put("a", '2')).await.unwrap();
+    assert_eq!((second.generation, second.changed, second.spec_hash), (Generation(2), true, Some(hash('2'))));
+    assert_eq!(leader.member.db.spec(&id("a")).await.unwrap().unwrap().generation, Generation(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_without_a_spec_leaves_the_spec_alone() {
+    let Some(fleet) = Fleet::new("a_registration_without_a_spec_leaves_the_spec_alone").await else { return };
+    let leader = leader(&fleet).await;
+    leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    let moved = Change::Register {
+        compute_id: id("a"),
+        agent_url: "http://10.0.0.9:3080".to_owned(),
+        labels: BTreeMap::new(),
+        spec: None,
+    };
+    let committed = leader.writer.submit(moved).await.unwrap();
+    assert_eq!((committed.generation, committed.changed), (Generation(1), true));
+    let loaded = leader.member.db.load().await.unwrap();
+    assert_eq!(loaded.computes, [committed.record.unwrap()], "memory and database agree");
+    assert_eq!(loaded.computes[0].spec.as_deref(), Some(&*spec('1').spec));
+    assert_eq!(loaded.computes[0].agent_url, "http://10.0.0.9:3080");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn if_match_refuses_and_names_what_is_there() {
+    let Some(fleet) = Fleet::new("if_match_refuses_and_names_what_is_there").await else { return };
+    let leader = leader(&fleet).await;
+    leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    let wanting = |fill, generation| Change::PutSpec {
+        compute_id: id("a"),
+        spec: spec(fill),
+        if_match: Some(Generation(generation)),
+    };
+    let refused = leader.writer.submit(wanting('2', 7)).await.unwrap_err();
+    assert_eq!(refused, WriteError::PreconditionFailed { generation: Generation(1), spec_hash: Some(hash('1')) });
+    assert_eq!(leader.writer.submit(wanting('2', 1)).await.unwrap().generation, Generation(2));
+    // Of two that believe the same, one goes through.
+    let (one, two) = tokio::join!(leader.writer.submit(wanting('3', 2)), leader.writer.submit(wanting('4', 2)));
+    assert_eq!(i32::from(one.is_ok()) + i32::from(two.is_ok()), 1, "{one:?} {two:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compute_made_again_goes_on_from_its_tombstone() {
+    let Some(fleet) = Fleet::new("a_compute_made_again_goes_on_from_its_tombstone").await else { return };
+    let leader = leader(&fleet).await;
+    let unknown = [put("a", '1'), Change::Delete { compute_id: id("a") }];
+    for change in unknown.clone() {
+        assert_eq!(leader.writer.submit(change).await, Err(WriteError::UnknownCompute));
+    }
+    leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    leader.writer.submit(put("a", '2')).await.unwrap();
+    leader.writer.submit(report("a", &observed(BootId::generate(), 1, ComputeState::Running))).await.unwrap();
+    let deleted = leader.writer.submit(Change::Delete { compute_id: id("a") }).await.unwrap();
+    assert_eq!((deleted.deleted, deleted.change_seq, deleted.generation), (true, 4, Generation(2)));
+    for change in unknown {
+        assert_eq!(leader.writer.submit(change).await, Err(WriteError::UnknownCompute));
+    }
+    let loaded = leader.member.db.load().await.unwrap();
+    assert!(loaded.computes.is_empty() && loaded.observed.is_empty(), "{loaded:?}");
+    assert_eq!(leader.member.db.spec(&id("a")).await.unwrap(), None);
+    let client = fleet.client().await;
+    assert_eq!(value(&client, "SELECT deleted_at IS NOT NULL AND change_seq = 4 FROM computes").await, true);
+
+    let revived = leader.writer.submit(register("a", None)).await.unwrap();
+    assert_eq!((revived.generation, revived.spec_hash), (Generation(2), None), "no spec came with it");
+    let revived = leader.writer.submit(put("a", '2')).await.unwrap();
+    assert_eq!(
+        revived.generation,
+        Generation(3),
+        "never a generation twice, not even with content that was there before"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn change_seq_grows_in_commit_order() {
+    let Some(fleet) = Fleet::new("change_seq_grows_in_commit_order").await else { return };
+    let heard: Arc<Mutex<Vec<Committed>>> = Arc::default();
+    let on_commit = {
+        let heard = Arc::clone(&heard);
+        Arc::new(move |committed: &Committed| heard.lock().unwrap().push(committed.clone()))
+    };
+    let hooks = WriterHooks { in_write_tx: None, on_commit: Some(on_commit) };
+    let leader = Leader::new(fleet.member().await, hooks).await;
+    let mut callers = Vec::new();
+    for caller in 0..20 {
+        let writer = leader.writer.clone();
+        callers.push(spawn(async move {
+            let mut numbers = Vec::new();
+            for round in 0..10 {
+                let name = format!("c{}", (caller + round) % 7);
+                let fill = char::from_digit((caller * 10 + round) % 16, 16).unwrap();
+                numbers.push(writer.submit(register(&name, Some(spec(fill)))).await.unwrap());
+            }
+            numbers
+        }));
+    }
+    let mut answered = Vec::new();
+    for caller in callers {
+        let numbers = caller.await.unwrap();
+        assert!(numbers.is_sorted_by_key(|c| c.change_seq), "a caller saw the numbers fall");
+        answered.extend(numbers.into_iter().filter(|c| c.changed));
+    }
+    let heard = std::mem::take(&mut *heard.lock().unwrap());
+    let numbers: Vec<i64> = heard.iter().map(|c| c.change_seq).collect();
+    assert_eq!(numbers, (1..=i64::try_from(numbers.len()).unwrap()).collect::<Vec<_>>(), "no gap and no double");
+    assert_eq!(answered.len(), heard.len());
+    // Memory that only follows `on_commit` equals a fresh load.
+    let memory: BTreeMap<_, _> =
+        heard.into_iter().filter_map(|c| c.record).map(|r| (r.compute_id.clone(), r)).collect();
+    let loaded = leader.member.db.load().await.unwrap();
+    assert_eq!(memory.into_values().collect::<Vec<_>>(), loaded.computes);
+    assert_eq!(loaded.change_seq, i64::try_from(numbers.len()).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_fails_alone() {
+    let Some(fleet) = Fleet::new("a_refused_change_fails_alone").await else { return };
+    let leader = leader(&fleet).await;
+    let nul = NewSpec { spec: Arc::new(json!({ "name": "a\0b" })), hash: hash('e') };
+    let list = NewSpec { spec: Arc::new(json!(["no object"])), hash: hash('f') };
+    let bad_url = Change::Register {
+        compute_id: id("c13"),
+        agent_url: "http://a\0b".to_owned(),
+        labels: BTreeMap::new(),
+        spec: None,
+    };
+    let mut changes: Vec<Change> = (0..16).map(|n| register(&format!("c{n:02}"), None)).collect();
+    changes[3] = register("c03", Some(nul));
+    changes[4] = register("c04", Some(list));
+    changes[13] = bad_url;
+    let mut callers = Vec::new();
+    for change in changes {
+        let writer = leader.writer.clone();
+        callers.push(spawn(async move { writer.submit(change).await }));
+    }
+    for (n, caller) in callers.into_iter().enumerate() {
+        let answer = caller.await.unwrap();
+        let expected = match n {
+            3 => Some("22P05"),
+            4 => Some("23514"),
+            13 => Some("22021"),
+            _ => None,
+        };
+        match (answer, expected) {
+            (Ok(_), None) => {}
+            (Err(WriteError::Refused { sqlstate, .. }), Some(code)) => assert_eq!(sqlstate, code, "change {n}"),
+            (answer, expected) => panic!("change {n}: {answer:?}, expected {expected:?}"),
+        }
+    }
+    let loaded = leader.member.db.load().await.unwrap();
+    assert_eq!((loaded.computes.len(), loaded.change_seq), (13, 13));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_written_on_news_only_and_transitions_are_journalled() {
+    let Some(fleet) = Fleet::new("reports_are_written_on_news_only_and_transitions_are_journalled").await else {
+        return;
+    };
+    let leader = leader(&fleet).await;
+    let boot = BootId::generate();
+    let first = observed(boot, 5, ComputeState::Init);
+    assert_eq!(leader.writer.submit(report("a", &first)).await, Err(WriteError::UnknownCompute));
+    leader.register("a").await;
+    assert!(leader.writer.submit(report("a", &first)).await.unwrap().changed);
+    assert!(!leader.writer.submit(report("a", &first)).await.unwrap().changed, "the same again");
+    let older = observed(boot, 4, ComputeState::Empty);
+    let answer = leader.writer.submit(report("a", &older)).await.unwrap();
+    assert_eq!((answer.changed, answer.observed), (false, Some(first.clone())), "an overtaken report");
+    let counted = observed(boot, 6, ComputeState::Init);
+    assert!(leader.writer.submit(report("a", &counted)).await.unwrap().changed);
+    let running = observed(boot, 7, ComputeState::Running);
+    leader.writer.submit(report("a", &running)).await.unwrap();
+    let reborn = observed(BootId::generate(), 1, ComputeState::Running);
+    leader.writer.submit(report("a", &reborn)).await.unwrap();
+    let action = Action {
+        compute_id: Some(id("a")),
+        actor: "ops@example.org".to_owned(),
+        reason: Some("ticket 7".to_owned()),
+        detail: json!({ "delete": true }),
+    };
+    let told = leader.writer.submit(Change::Journal(action)).await.unwrap();
+
+    let db = &leader.member.db;
+    assert_eq!(db.load().await.unwrap().observed, [(id("a"), reborn)]);
+    let journal = db.history(&id("a"), 10).await.unwrap();
+    let lines: Vec<_> = journal.iter().map(|e| (e.kind, e.detail["from"].clone(), e.detail["to"].clone())).collect();
+    assert_eq!(
+        lines,
+        [
+            (JournalKind::Action, json!(null), json!(null)),
+            (JournalKind::Transition, json!("running"), json!("running")),
+            (JournalKind::Transition, json!("init"), json!("running")),
+            (JournalKind::Transition, json!(null), json!("init")),
+        ]
+    );
+    assert_eq!(journal[0].change_seq, told.change_seq);
+    assert_eq!((journal[0].actor.as_str(), journal[0].reason.as_deref()), ("ops@example.org", Some("ticket 7")));
+    assert_eq!(journal[0].term, leader.term.term());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_writes_what_was_handed_in_and_refuses_what_comes_later() {
+    let Some(fleet) = Fleet::new("closing_writes_what_was_handed_in_and_refuses_what_comes_later").await else {
+        return;
+    };
+    let leader = leader(&fleet).await;
+    let mut callers = Vec::new();
+    for n in 0..50 {
+        let writer = leader.writer.clone();
+        callers.push(spawn(async move { writer.submit(register(&format!("c{n}"), None)).await }));
+    }
+    let first = callers.remove(0).await.unwrap();
+    assert!(first.is_ok());
+    assert!(leader.writer.close(Duration::from_secs(10)).await);
+    assert_eq!(leader.writer.submit(register("late", None)).await, Err(WriteError::NotLeader));
+    let mut written = 1;
+    for caller in callers {
+        match caller.await.unwrap() {
+            Ok(_) => written += 1,
+            Err(error) => assert_eq!(error, WriteError::NotLeader),
+        }
+    }
+    assert_eq!(leader.member.db.load().await.unwrap().computes.len(), written, "the answers were true");
+    leader.token.cancel();
+    leader.task.await.unwrap().unwrap();
+    assert_eq!(Arc::strong_count(&leader.term), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_cancels_nothing() {
+    let Some(fleet) = Fleet::new("a_caller_that_goes_away_cancels_nothing").await else { return };
+    let leader = leader(&fleet).await;
+    let (writer, mut task_free) = (leader.writer.clone(), leader.member.session());
+    {
+        let mut gone = Box::pin(writer.submit(register("a", Some(spec('1')))));
+        // One poll hands it in; then its caller is gone.
+        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(gone.as_mut().poll(cx).is_pending()));
+        assert!(polled.await);
+    }
+    assert!(leader.writer.close(Duration::from_secs(10)).await);
+    assert_eq!(leader.member.db.load().await.unwrap().computes.len(), 1);
+    assert!(task_free.read().await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_starts_from_a_stale_load_stops() {
+    let Some(fleet) = Fleet::new("a_writer_that_starts_from_a_stale_load_stops").await else { return };
+    let leader = leader(&fleet).await;
+    leader.register("a").await;
+    let db = Arc::clone(&leader.member.db);
+    let (writer, task) = Writer::channel(db, Arc::clone(&leader.term), WriterHooks::default(), 0);
+    let task = spawn(task.run(leader.token.clone()));
+    let error = writer.submit(register("b", None)).await.unwrap_err();
+    assert!(matches!(error, WriteError::Unavailable { .. }), "{error:?}");
+    let end = task.await.unwrap().unwrap_err();
+    assert!(matches!(end, pgfleet_persistence::DbError::CursorMoved { expected: 0, .. }), "{end:?}");
+    assert_eq!(leader.member.db.load().await.unwrap().computes.len(), 1);
+}
