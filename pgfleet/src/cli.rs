@@ -89,11 +89,10 @@ pub struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", args = ["spec", "agent_url", "labels"], required = true, multiple = true)]
 pub struct PutArgs {
     pub id: ComputeId,
     /// File with the spec's JSON; - reads standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["agent_url", "labels"])]
     pub spec: Option<PathBuf>,
     /// Base URL of the agent; needed the first time.
     #[arg(long, value_name = "URL")]

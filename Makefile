@@ -1,0 +1,30 @@
+# What a person types. Everything else is cargo; the profile is the same for demo, tests and CI.
+
+CARGO ?= cargo
+BINARIES := -p storage_controller -p compute_ctl -p pgfleet
+# Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
+TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+.PHONY: help build demo test lint
+
+help:
+	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
+	@echo 'make test   install what is missing, run all tests'
+	@echo 'make build  build the three programs'
+	@echo 'make lint   formatting and clippy, warnings denied'
+
+build:
+	$(CARGO) build --locked $(BINARIES)
+
+demo:
+	@scripts/ensure-postgresql.sh
+	@$(MAKE) --no-print-directory build
+	@"$(TARGET)/debug/pgfleet" local demo
+
+test:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) test --locked --workspace
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
