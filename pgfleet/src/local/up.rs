@@ -84,7 +84,9 @@ fn next_steps(cluster: &Cluster, is_default_place: bool) -> String {
     for compute in &state.computes {
         lines.push(format!(
             "  {:<14} {}  (PostgreSQL will listen on port {})",
-            compute.id, compute.agent_url, compute.postgres_port
+            compute.id.as_str(),
+            compute.agent_url,
+            compute.postgres_port
         ));
     }
     let token = cluster.layout.operator_token();
