@@ -79,6 +79,12 @@ pub enum DbError {
         /// How long we waited.
         after_ms: u128,
     },
+    /// The server ended the session between two statements, or the connection broke; nothing was under way.
+    #[error("the database ended the session while we {doing}")]
+    SessionEnded {
+        /// What it was open for.
+        doing: &'static str,
+    },
     /// The server is a standby or read-only.
     #[error("the database {target} takes no writes: give all its hosts and target_session_attrs=read-write")]
     ReadOnly {
@@ -136,7 +142,9 @@ impl DbError {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match self {
             Self::Connect { source, .. } | Self::Query { source, .. } => class_of(source),
-            Self::Timeout { .. } | Self::ReadOnly { .. } | Self::Pool { .. } => ErrorClass::Connection,
+            Self::Timeout { .. } | Self::SessionEnded { .. } | Self::ReadOnly { .. } | Self::Pool { .. } => {
+                ErrorClass::Connection
+            }
             Self::Diesel { source: Diesel::DatabaseError(kind, _), .. } => match kind {
                 Kind::UnableToSendCommand | Kind::ClosedConnection => ErrorClass::Connection,
                 Kind::SerializationFailure => ErrorClass::Serialization,

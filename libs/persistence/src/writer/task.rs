@@ -34,6 +34,9 @@ const BATCH_CHANGES: usize = 512;
 /// Most bytes of specs in one transaction, but for a single larger one.
 const BATCH_BYTES: usize = 8 << 20;
 
+/// `idle_in_transaction_session_timeout` ended the session.
+const IDLE_IN_TRANSACTION: &str = "25P03";
+
 type Answers = Vec<Result<Committed, WriteError>>;
 
 /// A transaction whose COMMIT was sent and not answered.
@@ -247,6 +250,10 @@ impl WriterTask {
         if let Some(hook) = &self.hooks.in_write_tx {
             hook().await;
         }
+        if wire.is_closed() {
+            // Nothing was sent, so nothing is in doubt.
+            return Err(Trouble::Retry(DbError::SessionEnded { doing: "held a transaction open" }));
+        }
         // A statement_timeout that fires while the commit waits for a synchronous standby would make it look done.
         let commit = execute(&wire, "SET LOCAL statement_timeout = 0; COMMIT", "committed a batch");
         let committed = bounded(patience, "committed a batch", commit).await;
@@ -256,6 +263,8 @@ impl WriterTask {
                 self.last = rows.last;
                 Ok(self.publish(answers_of(planned)))
             }
+            // PostgreSQL ends a session for idling only while no statement runs: the COMMIT was never looked at.
+            Err(error) if error.sqlstate() == Some(IDLE_IN_TRANSACTION) => Err(self.give_up(wire, error).await),
             Err(error) if error.ends_session() => {
                 tracing::warn!(error = %error.server_message(), "the connection was lost at a commit");
                 self.doubt = Some(Doubt { last: rows.last, answers: answers_of(planned) });

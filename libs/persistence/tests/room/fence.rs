@@ -8,7 +8,7 @@ use pgfleet_api::Term;
 use pgfleet_persistence::{Began, Hook, Renewed, WriteError, WriterHooks};
 use tokio::sync::Notify;
 
-use crate::support::{Fleet, Leader, SOON, put, register, seen, spawn, until_waiting, value, won};
+use crate::support::{Fleet, Leader, Member, SOON, put, register, seen, spawn, until_waiting, value, won};
 
 const OPEN_FENCE: &str = "SELECT 1 FROM leader WHERE term = 1 AND released_at IS NULL FOR KEY SHARE";
 
@@ -86,18 +86,7 @@ async fn a_batch_that_is_open_when_a_claim_comes_is_committed_before_it() {
         return;
     };
     let (armed, reached, go) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let hook: Hook = {
-        let (armed, reached, go) = (Arc::clone(&armed), Arc::clone(&reached), Arc::clone(&go));
-        Arc::new(move || {
-            let (armed, reached, go) = (Arc::clone(&armed), Arc::clone(&reached), Arc::clone(&go));
-            Box::pin(async move {
-                if armed.load(Ordering::SeqCst) {
-                    reached.notify_one();
-                    go.notified().await;
-                }
-            })
-        })
-    };
+    let hook = stop_once(&armed, &reached, &go);
     let old = Leader::new(fleet.member().await, WriterHooks { in_write_tx: Some(hook), on_commit: None }).await;
     old.register("a").await;
     armed.store(true, Ordering::SeqCst);
@@ -116,4 +105,42 @@ async fn a_batch_that_is_open_when_a_claim_comes_is_committed_before_it() {
     let loaded = new.db.load().await.unwrap();
     assert_eq!(loaded.change_seq, committed.change_seq, "the new leader loads what was acknowledged");
     assert_eq!(loaded.computes.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_freezes_in_its_transaction_does_not_stop_a_claim() {
+    let Some(fleet) = Fleet::new("a_writer_that_freezes_in_its_transaction_does_not_stop_a_claim").await else {
+        return;
+    };
+    let (armed, reached, go) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let hook = stop_once(&armed, &reached, &go);
+    // Its lease is a second, so the server lets it idle in a transaction for a quarter of one.
+    let member = Member::connect(&fleet.url, Duration::from_secs(1)).await;
+    let old = Leader::new(member, WriterHooks { in_write_tx: Some(hook), on_commit: None }).await;
+    old.register("a").await;
+    armed.store(true, Ordering::SeqCst);
+    let writer = old.writer.clone();
+    let write = spawn(async move { writer.submit(put("a", '1')).await });
+    reached.notified().await;
+
+    let new = fleet.member().await;
+    let row = new.db.read_leader().await.unwrap().unwrap();
+    assert_eq!(won(new.claim(Some(seen(&row)), Began::Lease).await.unwrap()).term(), Term(2));
+    go.notify_one();
+    assert_eq!(write.await.unwrap(), Err(WriteError::NotLeader), "it knows that nothing was written");
+    assert_eq!(new.db.load().await.unwrap().change_seq, 1);
+}
+
+/// A hook that stops at its next call once it is armed.
+fn stop_once(armed: &Arc<AtomicBool>, reached: &Arc<Notify>, go: &Arc<Notify>) -> Hook {
+    let (armed, reached, go) = (Arc::clone(armed), Arc::clone(reached), Arc::clone(go));
+    Arc::new(move || {
+        let (armed, reached, go) = (Arc::clone(&armed), Arc::clone(&reached), Arc::clone(&go));
+        Box::pin(async move {
+            if armed.swap(false, Ordering::SeqCst) {
+                reached.notify_one();
+                go.notified().await;
+            }
+        })
+    })
 }

@@ -9,5 +9,6 @@ mod load;
 mod migrations;
 mod outage;
 mod support;
+mod tls;
 mod wire;
 mod writer;

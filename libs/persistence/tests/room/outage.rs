@@ -71,11 +71,7 @@ async fn a_restart_of_the_database_loses_nothing_that_was_acknowledged() {
         assert_eq!(not_executed, 0, "a restart is shorter than a lease, so every change went through");
         acknowledged.extend(names);
     }
-    let loaded = leader.member.db.load().await;
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(_) => leader.member.db.load().await.unwrap(),
-    };
+    let loaded = leader.member.db.load().await.unwrap();
     let mut found: Vec<String> = loaded.computes.iter().map(|c| c.compute_id.to_string()).collect();
     acknowledged.sort();
     found.sort();
