@@ -66,27 +66,80 @@ pub fn router(door: Door, layers: Layers) -> Router {
 fn routes(door: &Door) -> OpenApiRouter<Door> {
     let gate = || from_fn_with_state(door.clone(), gate::leader_only);
     let needs = |scopes: auth::Scopes| from_fn_with_state((door.clone(), scopes), auth::require);
-    let open = OpenApiRouter::new()
+    OpenApiRouter::with_openapi(openapi::base())
+        .merge(open())
+        .merge(peers().layer(needs(auth::PEERS)))
+        .merge(any_role().layer(needs(auth::READERS)))
+        .merge(reads().layer(gate()).layer(needs(auth::READERS)))
+        .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
+}
+
+/// Answered in every role, without a token.
+fn open() -> OpenApiRouter<Door> {
+    OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::leader))
         .routes(routes!(health::status))
-        .routes(routes!(health::metrics));
-    let peers = OpenApiRouter::new().routes(routes!(controller::step_down)).layer(needs(auth::PEERS));
-    let any_role = OpenApiRouter::new().routes(routes!(controller::leader_row)).layer(needs(auth::READERS));
-    let reads = OpenApiRouter::new()
+        .routes(routes!(health::metrics))
+}
+
+/// Between members; never forwarded.
+fn peers() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(controller::step_down))
+}
+
+/// Answered in every role.
+fn any_role() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(controller::leader_row))
+}
+
+/// Executed by the leader; change nothing.
+fn reads() -> OpenApiRouter<Door> {
+    OpenApiRouter::new()
         .routes(routes!(controller::controllers))
         .routes(routes!(compute::list))
         .routes(routes!(compute::get))
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
-        .layer(gate())
-        .layer(needs(auth::READERS));
-    let writes = OpenApiRouter::new()
+}
+
+/// Executed by the leader; change what is asked for.
+fn writes() -> OpenApiRouter<Door> {
+    OpenApiRouter::new()
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
         .routes(routes!(compute::delete))
-        .layer(gate())
-        .layer(needs(auth::WRITERS));
-    OpenApiRouter::with_openapi(openapi::base()).merge(open).merge(peers).merge(any_role).merge(reads).merge(writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_counted() {
+        let all = open().merge(peers()).merge(any_role()).merge(reads()).merge(writes());
+        let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
+        let counted: BTreeSet<_> =
+            ROUTES.iter().filter(|route| **route != "/openapi.json").map(|route| (*route).to_owned()).collect();
+        assert_eq!(described, counted);
+    }
+
+    #[test]
+    fn every_described_error_has_our_body() {
+        let all = open().merge(peers()).merge(any_role()).merge(reads()).merge(writes());
+        let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    let schema = &response["content"]["application/json"]["schema"]["$ref"];
+                    let is_error = status.starts_with('4') || status.starts_with('5');
+                    assert_eq!(is_error, *schema == "#/components/schemas/ErrorBody", "{method} {path} {status}");
+                }
+            }
+        }
+        assert!(document["components"]["schemas"]["ErrorBody"]["properties"]["code"].is_object());
+    }
 }

@@ -1,3 +1,5 @@
+//! The rules of leadership, one test each, and whatever happens in random order.
+
 use pgfleet_api::controller::{Candidate, ControllerStatus, Role};
 use proptest::prelude::*;
 
