@@ -33,6 +33,8 @@ use crate::transport::{SetUpError, Wire};
 pub struct Options {
     /// In which one request must have succeeded, all attempts together.
     pub deadline: Duration,
+    /// When all members refuse the connection, this is enough: a cluster that is being restarted has one that listens.
+    pub refused_deadline: Duration,
     /// For one attempt. Longer than a member may hold a request during a hand-over.
     pub attempt: Duration,
     /// The longest pause between two rounds over the members.
@@ -47,6 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(15),
+            refused_deadline: Duration::from_secs(2),
             attempt: Duration::from_secs(5),
             max_pause: Duration::from_millis(50),
             remember_leader: true,

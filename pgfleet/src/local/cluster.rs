@@ -68,14 +68,24 @@ impl Cluster {
         Ok(Self { layout, postgres, state, keys, programs, database_url, _lock: lock })
     }
 
-    /// Starts a controller and waits until it answers; gives its base URL.
-    pub async fn start_controller(&mut self, name: &str, as_candidate: bool) -> Result<String, CliError> {
+    /// Starts a controller on a port of the kernel's choice and waits until it answers; gives its base URL.
+    pub async fn start_controller(&mut self, name: &str) -> Result<String, CliError> {
+        self.launch_controller(name, 0, false).await
+    }
+
+    /// Starts a controller on this port that asks the leader to step down.
+    pub async fn start_candidate(&mut self, name: &str, port: u16) -> Result<String, CliError> {
+        self.launch_controller(name, port, true).await
+    }
+
+    async fn launch_controller(&mut self, name: &str, port: u16, as_candidate: bool) -> Result<String, CliError> {
         let log = self.layout.log(name);
         let port_file = self.layout.port_file(name);
         let mut server = command(&self.programs.storage_controller, &self.layout.root);
         // The URL holds a password, so it goes by the environment and not by the argument list.
         server.env("PGFLEET_DATABASE_URL", &self.database_url);
-        server.args(["--listen", "127.0.0.1:0", "--lease", "5s", "--lease-renew", "500ms"]);
+        server.arg("--listen").arg(format!("127.0.0.1:{port}"));
+        server.args(["--lease", "5s", "--lease-renew", "500ms"]);
         server.arg("--jwks-file").arg(&self.keys.controller_jwks);
         server.arg("--jwt-private-key").arg(&self.keys.controller_key);
         server.arg("--port-file").arg(&port_file);

@@ -26,7 +26,7 @@ use self::report::{ComputeResult, Report, ms};
 use super::cluster::{Cluster, Made, Programs};
 use super::down;
 use super::layout::Layout;
-use super::postgres::Postgres;
+use super::postgres::{Postgres, free_port};
 use super::state::State;
 use crate::exit::CliError;
 use crate::output::print;
@@ -77,9 +77,9 @@ async fn tell(progress: &Progress, made: Made, postgres: Postgres, programs: Pro
     progress.say("starting a private PostgreSQL for the controllers");
     let mut cluster = Cluster::create(made, postgres, programs).await?;
     progress.say("starting two controllers and three computes");
-    let first = cluster.start_controller("controller-1", false).await?;
+    let first = cluster.start_controller("controller-1").await?;
     cluster.wait_role(&first, Role::Leader).await?;
-    let second = cluster.start_controller("controller-2", false).await?;
+    let second = cluster.start_controller("controller-2").await?;
     cluster.wait_role(&second, Role::Candidate).await?;
     for example in &examples {
         let agent_url = cluster.start_compute(&example.id).await?;
@@ -102,8 +102,11 @@ async fn tell(progress: &Progress, made: Made, postgres: Postgres, programs: Pro
         ));
     }
     let tokens = Source::file(cluster.layout.operator_token())?;
-    let load = Load::start(&[first.clone(), second.clone()], &tokens, &examples)?;
-    let story = change_leaders(progress, &mut cluster, &load, &first, &second, &mut terms).await;
+    // The client is told of all three members, as it would be where they have names; the third comes up later.
+    let third_port = free_port()?;
+    let third = format!("http://127.0.0.1:{third_port}");
+    let load = Load::start(&[first.clone(), second.clone()], &third, &tokens, &examples)?;
+    let story = change_leaders(progress, &mut cluster, &load, (&first, &second, third_port), &mut terms).await;
     let calls = load.finish().await?;
     let story = story?;
     progress
@@ -128,8 +131,7 @@ async fn change_leaders(
     progress: &Progress,
     cluster: &mut Cluster,
     load: &Load,
-    first: &str,
-    second: &str,
+    (first, second, third_port): (&str, &str, u16),
     terms: &mut Vec<i64>,
 ) -> Result<Story, CliError> {
     progress.say("a client keeps writing specs and reading states through both controllers");
@@ -139,7 +141,7 @@ async fn change_leaders(
         load.count()
     ));
     let begun = Instant::now();
-    let third = cluster.start_controller("controller-3", true).await?;
+    let third = cluster.start_candidate("controller-3", third_port).await?;
     cluster.wait_role(&third, Role::Leader).await?;
     let handover = (begun, Instant::now());
     let client = cluster.client(Options::default())?;

@@ -22,6 +22,7 @@ pub async fn run(
 ) -> Result<(), CliError> {
     let is_default_place = dir.is_none();
     let layout = Layout::new(dir)?;
+    layout.exists()?;
     let postgres = Postgres::find(pg_bin).await?;
     let programs = Programs::find()?;
     // From here on the directory is ours, and a failure ends what runs in it.
@@ -48,7 +49,7 @@ async fn build(
     for number in 1..=controllers {
         let name = format!("controller-{number}");
         eprintln!("starting {name}");
-        let url = cluster.start_controller(&name, false).await?;
+        let url = cluster.start_controller(&name).await?;
         let role = if number == 1 { Role::Leader } else { Role::Candidate };
         cluster.wait_role(&url, role).await?;
     }

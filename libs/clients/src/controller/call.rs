@@ -92,8 +92,8 @@ impl Answer {
 enum Setback {
     /// Over: nobody else would answer otherwise.
     Final(ControllerError),
-    /// Not executed here; perhaps by the leader it names.
-    GoOn { reason: String, leader: Option<String> },
+    /// Not executed here; perhaps by the leader it names. `refused`: nobody listens there at all.
+    GoOn { reason: String, leader: Option<String>, refused: bool },
 }
 
 impl ControllerClient {
@@ -149,6 +149,7 @@ impl ControllerClient {
             return Err(unavailable(&BTreeMap::from([("--endpoint".to_owned(), "none is known".to_owned())])));
         };
         let mut may_reload = true;
+        let mut all_refused = true;
         loop {
             let endpoint = route.current().to_owned();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -160,7 +161,7 @@ impl ControllerClient {
                 }
                 Err(setback) => setback,
             };
-            let (reason, leader) = match setback {
+            let (reason, leader, refused) = match setback {
                 Setback::Final(ControllerError::NotAllowed { .. }) if may_reload => {
                     // A token file that was just rotated deserves one look.
                     may_reload = false;
@@ -168,12 +169,14 @@ impl ControllerClient {
                     continue;
                 }
                 Setback::Final(error) => return Err(error),
-                Setback::GoOn { reason, leader } => (reason, leader),
+                Setback::GoOn { reason, leader, refused } => (reason, leader, refused),
             };
+            all_refused &= refused;
             tried.insert(endpoint, reason);
             let pause = route.advance(leader);
             *pauses = route.pauses();
-            if Instant::now() + pause >= deadline {
+            let is_dead = all_refused && started.elapsed() >= self.options.refused_deadline;
+            if is_dead || Instant::now() + pause >= deadline {
                 return Err(unavailable(&tried));
             }
             if !pause.is_zero() {
@@ -223,7 +226,8 @@ impl ControllerClient {
 /// An attempt without an answer.
 fn broken(endpoint: &str, ask: &Ask, failure: Failure) -> Setback {
     if failure.is_unexecuted() || ask.resend == Resend::Always {
-        return Setback::GoOn { reason: failure.as_str().to_owned(), leader: None };
+        let refused = failure == Failure::Refused;
+        return Setback::GoOn { reason: failure.as_str().to_owned(), leader: None, refused };
     }
     let reason = failure.as_str().to_owned();
     Setback::Final(ControllerError::OutcomeUnknown { endpoint: endpoint.to_owned(), reason })
@@ -244,7 +248,7 @@ fn judge(endpoint: &str, ask: &Ask, status: u16, body: Option<ErrorBody>, not_ex
             if not_executed || rejected || ask.resend == Resend::Always {
                 let leader = body.as_ref().and_then(|body| body.leader.as_ref());
                 let leader = leader.map(|leader| leader.address.trim_end_matches('/').to_owned());
-                return Setback::GoOn { reason: msg(body), leader };
+                return Setback::GoOn { reason: msg(body), leader, refused: false };
             }
             Setback::Final(ControllerError::OutcomeUnknown { endpoint, reason: msg(body) })
         }

@@ -98,6 +98,13 @@ async fn the_deadline_ends_it_and_names_what_was_tried() {
     assert!(matches!(error, ControllerError::Unavailable { .. }));
     let text = error.to_string();
     assert!(text.contains(&dead) && text.contains("connection refused") && text.contains(&member.url), "{text}");
+    let options = Options { deadline: Duration::from_secs(60), refused_deadline: Duration::ZERO, ..options() };
+    let client_of_nobody = ControllerClient::new(vec![dead], Source::Anonymous, options).unwrap();
+    let error = client_of_nobody.get(&id()).await.unwrap_err();
+    assert!(
+        matches!(error, ControllerError::Unavailable { waited, .. } if waited < Duration::from_secs(30)),
+        "{error}"
+    );
     let error = client(&[]).leader().await.unwrap_err();
     assert!(matches!(error, ControllerError::Unavailable { .. }));
 }

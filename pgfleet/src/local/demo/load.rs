@@ -25,8 +25,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts it. Each client begins every request at its own member and knows the others.
-    pub fn start(endpoints: &[String], tokens: &Source, examples: &[Example]) -> Result<Self, CliError> {
+    /// Starts it. Each client begins every request at its own member of `endpoints` and knows the others, and `spare`.
+    pub fn start(endpoints: &[String], spare: &str, tokens: &Source, examples: &[Example]) -> Result<Self, CliError> {
         let calls: Arc<Mutex<Vec<CallRecord>>> = Arc::default();
         let stop = CancellationToken::new();
         let round = Arc::new(AtomicU64::new(1));
@@ -34,6 +34,7 @@ impl Load {
         for first in 0..endpoints.len() {
             let mut order = endpoints.to_vec();
             order.rotate_left(first);
+            order.push(spare.to_owned());
             let log = Arc::clone(&calls);
             let on_call: Hook = Arc::new(move |call| lock(&log).push(call.clone()));
             let options = Options {
