@@ -9,7 +9,9 @@ use pgfleet_api::{BootId, Generation};
 use pgfleet_persistence::{Action, Change, Committed, JournalKind, NewSpec, WriteError, Writer, WriterHooks};
 use serde_json::json;
 
-use crate::support::{Fleet, Leader, hash, id, observed, put, register, report, spawn, spec, value};
+use crate::support::{
+    Fleet, Leader, Member, hash, id, observed, put, register, report, spawn, spec, until, until_waiting, value,
+};
 
 async fn leader(fleet: &Fleet) -> Leader {
     Leader::new(fleet.member().await, WriterHooks::default()).await
@@ -292,4 +294,26 @@ async fn a_writer_that_starts_from_a_stale_load_stops() {
     let end = task.await.unwrap().unwrap_err();
     assert!(matches!(end, pgfleet_persistence::DbError::CursorMoved { expected: 0, .. }), "{end:?}");
     assert_eq!(leader.member.db.load().await.unwrap().computes.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_tried_again() {
+    let Some(fleet) = Fleet::new("a_deadlock_is_tried_again").await else { return };
+    // Its lock_timeout is a fifth of the lease, and PostgreSQL looks for deadlocks after a second.
+    let member = Member::connect(&fleet.url, Duration::from_secs(20)).await;
+    let leader = Leader::new(member, WriterHooks::default()).await;
+    leader.register("a").await;
+    let (admin, mut hand) = (fleet.client().await, fleet.client().await);
+    let repair = hand.transaction().await.unwrap();
+    repair.execute("UPDATE computes SET labels = labels", &[]).await.unwrap();
+    let writer = leader.writer.clone();
+    let write = spawn(async move { writer.submit(put("a", '1')).await });
+    until_waiting(&admin, 1).await;
+    // The writer holds the cursor and waits for the row; this holds the row and waits for the cursor.
+    repair.execute("UPDATE change_cursor SET last_change = last_change", &[]).await.expect("the writer is the victim");
+    repair.commit().await.unwrap();
+    let committed = write.await.unwrap().unwrap();
+    assert_eq!((committed.generation, committed.change_seq), (Generation(1), 2));
+    let deadlocks = "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()";
+    until(&admin, "the deadlock was one", deadlocks).await;
 }
