@@ -15,7 +15,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
 use crate::agents::Agents;
 use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
-use crate::observe::{Flusher, Snapshot, SweepSettings, sweep};
+use crate::observe::{Call, Flusher, Snapshot, SweepSettings, sweep};
 use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
@@ -63,7 +63,7 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
     let begun = Instant::now();
     let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
     for (id, observed) in mandate.handed_over {
-        snapshot.observed(&id, observed);
+        snapshot.observed(&id, Call::Probe, observed);
     }
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),

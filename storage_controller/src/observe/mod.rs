@@ -9,5 +9,5 @@ mod snapshot;
 mod sweep;
 
 pub use flush::Flusher;
-pub use snapshot::{Entry, Filter, Snapshot, Tally};
+pub use snapshot::{Call, Entry, Filter, Snapshot, Tally, Trouble};
 pub use sweep::{SweepSettings, sweep};

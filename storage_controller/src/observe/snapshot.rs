@@ -16,8 +16,27 @@ pub struct Entry {
     pub record: Arc<ComputeRecord>,
     /// As last seen; `None` before it was ever reached.
     pub observed: Option<Arc<Observed>>,
-    /// Why the last contact failed; `None` after a good one.
-    pub last_error: Option<Arc<str>>,
+    /// What went wrong last; `None` once the same kind of call has succeeded.
+    pub trouble: Option<Trouble>,
+}
+
+/// A call to an agent that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which call.
+    pub call: Call,
+    /// Why, in one line.
+    pub why: Arc<str>,
+}
+
+/// A kind of call to an agent. A successful push is worth more than a probe: an agent that answers for its status and
+/// refuses every spec is still in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// `GET /status`.
+    Probe,
+    /// `POST /configure`.
+    Push,
 }
 
 impl Entry {
@@ -41,7 +60,7 @@ impl Entry {
             applied_generation: observed.as_ref().and_then(|seen| seen.applied_generation),
             lag: self.lag(),
             observed,
-            last_error: self.last_error.as_deref().map(str::to_owned),
+            last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }
@@ -122,7 +141,7 @@ impl Snapshot {
         let mut fleet = snapshot.lock();
         for record in computes {
             let id = record.compute_id.clone();
-            let entry = Entry { observed: seen.remove(&id), record: Arc::new(record), last_error: None };
+            let entry = Entry { observed: seen.remove(&id), record: Arc::new(record), trouble: None };
             fleet.tally.count(&entry, 1);
             fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
         }
@@ -185,7 +204,7 @@ impl Snapshot {
             }
             None => {
                 let id = record.compute_id.clone();
-                let entry = Entry { record: Arc::new(record), observed: None, last_error: None };
+                let entry = Entry { record: Arc::new(record), observed: None, trouble: None };
                 fleet.tally.count(&entry, 1);
                 fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
             }
@@ -205,7 +224,7 @@ impl Snapshot {
     /// Takes in what an agent said. Returns whether it said anything new.
     ///
     /// A lower `status_seq` of the same boot is an answer that was overtaken; another boot was met by our own contact.
-    pub fn observed(&self, id: &ComputeId, observed: Observed) -> bool {
+    pub fn observed(&self, id: &ComputeId, call: Call, observed: Observed) -> bool {
         let mut fleet = self.lock();
         let fleet = &mut *fleet;
         let Some(slot) = fleet.entries.get(id) else { return false };
@@ -215,10 +234,11 @@ impl Snapshot {
             .as_ref()
             .is_some_and(|known| known.boot_id == observed.boot_id && known.status_seq > observed.status_seq);
         let same = old.observed.as_deref() == Some(&observed);
-        if overtaken || (same && old.last_error.is_none()) {
+        let trouble = old.trouble.clone().filter(|trouble| trouble.call > call);
+        if overtaken || (same && old.trouble == trouble) {
             return false;
         }
-        let new = Entry { record: old.record.clone(), observed: Some(Arc::new(observed)), last_error: None };
+        let new = Entry { record: old.record.clone(), observed: Some(Arc::new(observed)), trouble };
         fleet.tally.count(&old, -1);
         fleet.tally.count(&new, 1);
         slot.send_replace(Arc::new(new));
@@ -229,12 +249,17 @@ impl Snapshot {
         !same
     }
 
-    /// Notes why a compute could not be reached or refused; what was last seen of it stays.
-    pub fn contact_failed(&self, id: &ComputeId, why: &str) {
+    /// Notes why a call failed; what was last seen of the compute stays.
+    pub fn failed(&self, id: &ComputeId, call: Call, why: &str) {
         let fleet = self.lock();
         if let Some(slot) = fleet.entries.get(id) {
-            slot.send_modify(|entry| {
-                *entry = Arc::new(Entry { last_error: Some(Arc::from(why)), ..Entry::clone(entry) });
+            let trouble = Some(Trouble { call, why: Arc::from(why) });
+            slot.send_if_modified(|entry| {
+                let news = entry.trouble != trouble;
+                if news {
+                    *entry = Arc::new(Entry { trouble, ..Entry::clone(entry) });
+                }
+                news
             });
         }
     }

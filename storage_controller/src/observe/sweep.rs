@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Snapshot;
+use super::{Call, Snapshot};
 use crate::agents::Agents;
 use crate::reconcile::Waker;
 
@@ -50,11 +50,11 @@ pub async fn sweep(
                 match agents.probe(&entry.record.agent_url).await {
                     // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
                     Ok(observed) => {
-                        if snapshot.observed(&id, observed) || entry.last_error.is_some() {
+                        if snapshot.observed(&id, Call::Probe, observed) || entry.trouble.is_some() {
                             waker.wake(id);
                         }
                     }
-                    Err(error) => snapshot.contact_failed(&id, &error.to_string()),
+                    Err(error) => snapshot.failed(&id, Call::Probe, &error.to_string()),
                 }
             });
             while let Some(ended) = probes.try_join_next() {

@@ -8,7 +8,7 @@ use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_persistence::LeaderTerm;
 
 use crate::agents::Agents;
-use crate::observe::{Entry, Snapshot};
+use crate::observe::{Call, Entry, Snapshot};
 
 /// What a pass needs; shared by all passes of one leadership.
 pub(super) struct Bench {
@@ -46,7 +46,7 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId) -> Next {
                 agent_generation = ?said,
                 "the agent holds a spec that the database does not have: the database has lost commits; nothing is pushed"
             );
-            bench.snapshot.contact_failed(id, "the agent holds a generation that the database does not have");
+            bench.snapshot.failed(id, Call::Push, "the agent holds a generation that the database does not have");
             Next::Failed
         }
     }
@@ -55,10 +55,10 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId) -> Next {
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
         Ok(observed) => {
-            bench.snapshot.observed(id, observed);
+            bench.snapshot.observed(id, Call::Probe, observed);
             Next::Waiting
         }
-        Err(error) => failed(bench, id, entry, &error),
+        Err(error) => failed(bench, id, entry, Call::Probe, &error),
     }
 }
 
@@ -68,7 +68,7 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let fence = bench.term.fence(id, record.generation, hash);
     match bench.agents.push(&record.agent_url, fence, spec).await {
         Ok(observed) => {
-            bench.snapshot.observed(id, observed);
+            bench.snapshot.observed(id, Call::Push, observed);
             tracing::info!(
                 compute_id = %id,
                 term = %bench.term.term(),
@@ -82,18 +82,18 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
             if error.refusal().is_some_and(|body| body.code == ErrorCode::StaleGeneration)
                 && let Ok(observed) = bench.agents.probe(&record.agent_url).await
             {
-                bench.snapshot.observed(id, observed);
+                bench.snapshot.observed(id, Call::Probe, observed);
             }
-            failed(bench, id, entry, &error)
+            failed(bench, id, entry, Call::Push, &error)
         }
     }
 }
 
-fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, error: &AgentError) -> Next {
+fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, error: &AgentError) -> Next {
     let why = error.to_string();
-    if entry.last_error.as_deref() != Some(&why) {
+    if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.contact_failed(id, &why);
+    bench.snapshot.failed(id, call, &why);
     Next::Failed
 }
