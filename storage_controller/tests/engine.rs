@@ -1,6 +1,8 @@
 //! The engine of a real controller on a real PostgreSQL, against agents that this test plays: they keep the ledger's rule
 //! and can be told to hang or to fail.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
