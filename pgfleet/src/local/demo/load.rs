@@ -39,6 +39,7 @@ impl Load {
             let on_call: Hook = Arc::new(move |call| lock(&log).push(call.clone()));
             let options = Options {
                 deadline: Duration::from_secs(10),
+                refused_deadline: Duration::from_secs(10),
                 attempt: Duration::from_secs(3),
                 max_pause: Duration::from_millis(10),
                 remember_leader: false,
