@@ -210,7 +210,9 @@ impl WriterTask {
             }
         }
         let mut pause = Pause::new();
+        let mut tries = 0;
         loop {
+            tries += 1;
             let trouble = match self.attempt(items).await {
                 Ok(answers) => return Ok(answers),
                 Err(Trouble::InDoubt) => match self.clear_up(deadline, token).await? {
@@ -220,7 +222,9 @@ impl WriterTask {
                 Err(trouble) => trouble,
             };
             let Trouble::Retry(error) = trouble else { return Err(trouble) };
-            if !error.is_retryable() || Instant::now() >= deadline || token.is_cancelled() {
+            // A process that was frozen past the deadline still looks once more: the fence will tell it better.
+            let late = tries > 1 && Instant::now() >= deadline;
+            if !error.is_retryable() || late || token.is_cancelled() {
                 return Err(Trouble::Retry(error));
             }
             tracing::warn!(error = %error.server_message(), class = ?error.class(), "a batch is written again");
