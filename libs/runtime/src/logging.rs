@@ -1,4 +1,7 @@
 //! Logs: one line per event on stderr, plain or JSON, filtered by `RUST_LOG` (default `info`).
+//!
+//! Events of the `log` crate are not taken over: libraries that still use it print whole SQL statements at debug level,
+//! and some of those hold password verifiers.
 
 use std::io::IsTerminal;
 
@@ -11,7 +14,11 @@ pub fn init(program: &'static str, json: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(!json && std::io::stderr().is_terminal());
-    let installed = if json { builder.json().try_init() } else { builder.try_init() };
+    let installed = if json {
+        tracing::subscriber::set_global_default(builder.json().finish())
+    } else {
+        tracing::subscriber::set_global_default(builder.finish())
+    };
     if installed.is_ok() {
         std::panic::set_hook(Box::new(move |panic| {
             let at = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,0 +1,316 @@
+//! Flags, read once into typed values. What cannot be used is refused here with one line.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Parser;
+use pgfleet_api::ComputeId;
+use pgfleet_runtime::exit::{ExitCode, USAGE};
+use serde_json::Value;
+use url::Url;
+
+use crate::lifecycle::RestartPostgres;
+
+/// Owns one PostgreSQL server and makes it follow the specs it is given.
+#[derive(Debug, Parser)]
+#[command(name = "compute_ctl", version)]
+pub struct Args {
+    /// The PostgreSQL server program of an installation (…/bin/postgres)
+    #[arg(short = 'b', long, env = "POSTGRES_PATH", default_value = "postgres", value_name = "PATH")]
+    pub pgbin: PathBuf,
+    /// Data directory; made with initdb when it is absent or empty
+    #[arg(short = 'D', long, value_name = "DIR")]
+    pub pgdata: PathBuf,
+    /// Superuser, port and database, like postgresql://cloud_admin@127.0.0.1:5432/postgres
+    #[arg(short = 'C', long, value_name = "URL")]
+    pub connstr: String,
+    /// The compute this agent owns
+    #[arg(short = 'i', long, value_name = "ID")]
+    pub compute_id: String,
+    /// A bare spec to start with
+    #[arg(short = 'S', long, value_name = "FILE", conflicts_with = "config")]
+    pub spec_path: Option<PathBuf>,
+    /// A spec and keys to start with: {"spec": …, "compute_ctl_config": …}
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Base URL of the control plane to ask for a spec; its token comes from NEON_CONTROL_PLANE_TOKEN
+    #[arg(short = 'p', long, value_name = "URL")]
+    pub control_plane_uri: Option<String>,
+    /// Port for controllers and operators
+    #[arg(long, default_value_t = 3080, value_name = "PORT")]
+    pub external_http_port: u16,
+    /// Port for programs on this machine
+    #[arg(long, default_value_t = 3081, value_name = "PORT")]
+    pub internal_http_port: u16,
+    /// Both ports: this one and the next (0 takes two free ones)
+    #[arg(long, conflicts_with_all = ["external_http_port", "internal_http_port"], value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Address of the external port; other than loopback needs keys
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub http_host: String,
+    /// Public keys of those who may give orders (JSON Web Key Set), read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub jwks_file: Option<PathBuf>,
+    /// The agent's own files [default: beside the data directory, <pgdata>.pgfleet]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// User that PostgreSQL runs as when the agent is root
+    #[arg(long, default_value = "postgres", value_name = "NAME")]
+    pub postgres_user: String,
+    /// Take over a data directory that compute_ctl did not make
+    #[arg(long)]
+    pub adopt: bool,
+    /// Write the real ports as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+    /// Open the doors for tests
+    #[arg(long)]
+    pub dev: bool,
+    /// End the process when the compute fails
+    #[arg(long)]
+    pub exit_on_failure: bool,
+    /// What to do when PostgreSQL ends by itself
+    #[arg(long, value_enum, default_value = "on-crash", value_name = "WHEN")]
+    pub restart_postgres: RestartPostgres,
+    /// Log as JSON
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// A flag cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `-C`.
+    #[error("-C cannot be used: {0}; give it as postgresql://USER@HOST:PORT/DATABASE")]
+    Connstr(&'static str),
+    /// `-i`.
+    #[error("-i cannot be used: {0}")]
+    ComputeId(pgfleet_api::ids::InvalidId),
+    /// `--http-host`.
+    #[error("--http-host must be an IP address, not {0:?}")]
+    HttpHost(String),
+    /// `--http-port`.
+    #[error("--http-port must be below 65535: the internal port is the next one")]
+    HttpPort,
+    /// `-p`.
+    #[error("-p must be an http or https URL")]
+    ControlPlane,
+    /// `-S`, `-c`.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `-S`, `-c`.
+    #[error("{path} is not JSON")]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// `-S`, `-c`.
+    #[error("{path} cannot be used")]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// Which field.
+        #[source]
+        source: pgfleet_domain::spec::SpecError,
+    },
+    /// A path of the file system.
+    #[error("{path} cannot be made absolute")]
+    Path {
+        /// What was given.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl ExitCode for ConfigError {
+    fn exit_code(&self) -> u8 {
+        USAGE
+    }
+}
+
+/// `-C`, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connstr {
+    /// Name of the superuser.
+    pub superuser: String,
+    /// Port of PostgreSQL.
+    pub port: u16,
+    /// Database to connect to.
+    pub database: String,
+}
+
+impl FromStr for Connstr {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(text).map_err(|_| ConfigError::Connstr("it is not a URL"))?;
+        if !matches!(url.scheme(), "postgresql" | "postgres") {
+            return Err(ConfigError::Connstr("it does not begin with postgresql://"));
+        }
+        let decode = |part: &str| percent_decode(part).ok_or(ConfigError::Connstr("it has a broken %-escape"));
+        let superuser = decode(url.username())?;
+        if superuser.is_empty() || superuser.len() > 63 || superuser.starts_with("pg_") {
+            return Err(ConfigError::Connstr("it names no user that PostgreSQL can have"));
+        }
+        let database = match decode(url.path().trim_start_matches('/'))? {
+            none if none.is_empty() => "postgres".to_owned(),
+            database => database,
+        };
+        let port = url.port().unwrap_or(5432);
+        if port == 0 {
+            return Err(ConfigError::Connstr("its port is 0"));
+        }
+        Ok(Self { superuser, port, database })
+    }
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let hex = [rest.next()?, rest.next()?];
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+}
+
+/// Flags that passed.
+#[derive(Debug)]
+pub struct Config {
+    /// The flags as given, for what needs no reading.
+    pub args: Args,
+    /// `-i`.
+    pub compute_id: ComputeId,
+    /// `-C`.
+    pub connstr: Connstr,
+    /// `-D`, absolute.
+    pub pgdata: PathBuf,
+    /// `--state-dir`, absolute.
+    pub state_dir: PathBuf,
+    /// Spec of `-S` or `-c`.
+    pub spec: Option<Value>,
+    /// Key set of `-c`, unless it is empty.
+    pub jwks: Option<Value>,
+    /// `--http-host`.
+    pub http_host: IpAddr,
+    /// External and internal port.
+    pub ports: (u16, u16),
+}
+
+impl Config {
+    /// Reads what the flags name.
+    ///
+    /// # Errors
+    /// The first flag that cannot be used.
+    pub fn from_args(args: Args) -> Result<Self, ConfigError> {
+        let pgdata = absolute(&args.pgdata)?;
+        let state_dir = match &args.state_dir {
+            Some(dir) => absolute(dir)?,
+            None => {
+                let mut beside = pgdata.as_os_str().to_owned();
+                beside.push(".pgfleet");
+                PathBuf::from(beside)
+            }
+        };
+        let (spec, jwks) = read_specs(&args)?;
+        let ports = match args.http_port {
+            Some(0) => (0, 0),
+            Some(port) => (port, port.checked_add(1).ok_or(ConfigError::HttpPort)?),
+            None => (args.external_http_port, args.internal_http_port),
+        };
+        if let Some(uri) = &args.control_plane_uri {
+            let url = Url::parse(uri).map_err(|_| ConfigError::ControlPlane)?;
+            if !matches!(url.scheme(), "http" | "https") {
+                return Err(ConfigError::ControlPlane);
+            }
+        }
+        let http_host = match args.http_host.as_str() {
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            text => text.parse().map_err(|_| ConfigError::HttpHost(text.to_owned()))?,
+        };
+        Ok(Self {
+            compute_id: args.compute_id.parse().map_err(ConfigError::ComputeId)?,
+            connstr: args.connstr.parse()?,
+            pgdata,
+            state_dir,
+            spec,
+            jwks,
+            http_host,
+            ports,
+            args,
+        })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    let path = std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })?;
+    // Without a last slash, so that names can be made beside it.
+    Ok(path.components().collect())
+}
+
+type Given = (Option<Value>, Option<Value>);
+
+fn read_specs(args: &Args) -> Result<Given, ConfigError> {
+    if let Some(path) = &args.spec_path {
+        let spec = read_json(path)?;
+        check(path, &spec)?;
+        return Ok((Some(spec), None));
+    }
+    let Some(path) = &args.config else { return Ok((None, None)) };
+    let mut document = read_json(path)?;
+    let spec = Some(document["spec"].take()).filter(|spec| !spec.is_null());
+    if let Some(spec) = &spec {
+        check(path, spec)?;
+    }
+    let jwks = document["compute_ctl_config"]["jwks"].take();
+    let holds_keys = jwks["keys"].as_array().is_some_and(|keys| !keys.is_empty());
+    Ok((spec, holds_keys.then_some(jwks)))
+}
+
+fn read_json(path: &Path) -> Result<Value, ConfigError> {
+    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| ConfigError::NotJson { path: path.to_owned(), source })
+}
+
+fn check(path: &Path, spec: &Value) -> Result<(), ConfigError> {
+    pgfleet_domain::spec::parse(spec).map(drop).map_err(|source| ConfigError::Spec { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connstr() {
+        let good: Connstr = "postgresql://cloud_admin@127.0.0.1:5433/postgres".parse().unwrap();
+        assert_eq!(good, Connstr { superuser: "cloud_admin".into(), port: 5433, database: "postgres".into() });
+        let short: Connstr = "postgres://a%20b@h".parse().unwrap();
+        assert_eq!(short, Connstr { superuser: "a b".into(), port: 5432, database: "postgres".into() });
+        for bad in [
+            "",
+            "host=x user=y",
+            "http://a@b/c",
+            "postgresql://host/db",
+            "postgresql://a@h:0/d",
+            "postgresql://a@h:99999/d",
+        ] {
+            assert!(bad.parse::<Connstr>().is_err(), "{bad}");
+        }
+    }
+}

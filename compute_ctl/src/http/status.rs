@@ -1,0 +1,11 @@
+//! `GET /status`: 200 in every state.
+
+use axum::Json;
+use axum::extract::State;
+use pgfleet_api::agent::AgentStatus;
+
+use super::Door;
+
+pub(super) async fn get(State(door): State<Door>) -> Json<AgentStatus> {
+    Json(door.handle.status())
+}

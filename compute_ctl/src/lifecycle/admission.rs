@@ -1,0 +1,130 @@
+//! Which spec is taken: the fence first, then the content, then the disk; only then the machine moves.
+
+use std::sync::Arc;
+
+use pgfleet_api::{Fence, Generation, SpecHash};
+use pgfleet_domain::fence::{self, Admission, LedgerRecord, Verdict};
+use pgfleet_domain::spec;
+use serde_json::Value;
+
+use super::handle::{Configure, Origin, Refusal};
+use super::work::{Prepared, Tools};
+use crate::apply::{classify_all, collect};
+use crate::ledger::{Entry, Kept, Ledger, LedgerError};
+use crate::postgres::CheckError;
+
+/// What the door says to a spec.
+pub(super) enum Decision {
+    /// It is in the ledger and to be applied.
+    Take(Arc<Prepared>),
+    /// The ledger had it already.
+    Repeated,
+}
+
+impl From<LedgerError> for Refusal {
+    fn from(error: LedgerError) -> Self {
+        Self::Unable(pgfleet_runtime::exit::chain(&error))
+    }
+}
+
+/// Judges a spec and makes the judgement durable.
+pub(super) async fn admit(
+    tools: &Tools,
+    ledger: &mut Ledger,
+    configure: &Configure,
+    server_runs: bool,
+) -> Result<Decision, Refusal> {
+    let known = ledger.entry().record.clone();
+    let highest = known.as_ref().map(LedgerRecord::mark);
+    let Some(fence) = &configure.fence else {
+        if known.is_some() {
+            if configure.origin != Origin::Push {
+                tracing::warn!("a spec without a fence is ignored: the ledger holds one");
+            }
+            return Err(Refusal::FenceRequired { highest });
+        }
+        let prepared = prepare(tools, &configure.spec, server_runs).await?;
+        let entry = accepted(ledger.entry(), None, None, &configure.spec, spec::spec_hash(&configure.spec));
+        ledger.keep(entry).await?;
+        return Ok(Decision::Take(prepared));
+    };
+    let Admission { verdict, record } = fence::admit(&tools.compute_id, known.as_ref(), fence);
+    if !matches!(verdict, Verdict::Accept)
+        && let Some(record) = record.clone()
+    {
+        // A higher term is kept whatever follows.
+        ledger.keep(Entry { record: Some(record), ..ledger.entry().clone() }).await?;
+    }
+    match verdict {
+        Verdict::AlreadyAccepted => Ok(Decision::Repeated),
+        Verdict::Refuse(refusal) => {
+            Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
+        }
+        Verdict::Accept => take(tools, ledger, configure, fence, record, server_runs).await,
+    }
+}
+
+/// A fenced spec whose turn it is. One that a rule refuses is kept as rejected, so that nobody sends it again.
+async fn take(
+    tools: &Tools,
+    ledger: &mut Ledger,
+    configure: &Configure,
+    fence: &Fence,
+    record: Option<LedgerRecord>,
+    server_runs: bool,
+) -> Result<Decision, Refusal> {
+    match prepare(tools, &configure.spec, server_runs).await {
+        Ok(prepared) => {
+            let generation = Some(fence.generation);
+            let entry = accepted(ledger.entry(), record, generation, &configure.spec, fence.spec_hash.clone());
+            ledger.keep(entry).await?;
+            Ok(Decision::Take(prepared))
+        }
+        Err(refusal @ Refusal::Content { .. }) => {
+            let rejected_generation = Some(fence.generation);
+            ledger.keep(Entry { record, rejected_generation, ..ledger.entry().clone() }).await?;
+            Err(refusal)
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn accepted(
+    known: &Entry,
+    record: Option<LedgerRecord>,
+    generation: Option<Generation>,
+    spec: &Value,
+    spec_hash: SpecHash,
+) -> Entry {
+    Entry {
+        record,
+        accepted: Some(Kept { generation, spec_hash, spec: spec.clone() }),
+        good: known.good.clone(),
+        rejected: false,
+        rejected_generation: known.rejected_generation,
+    }
+}
+
+/// Applies every rule that can refuse a spec before anything is written.
+pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
+    let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
+    let content = |error: crate::apply::SettingError| Refusal::Content { path: error.path, msg: error.msg };
+    let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
+    if server_runs {
+        match tools.postgres.setting_contexts().await {
+            Ok(contexts) => classify_all(&settings, &contexts).map_err(content)?,
+            // The server program itself judges below; a server in trouble is the work's business.
+            Err(error) => tracing::warn!("settings could not be classified: {}", pgfleet_runtime::exit::chain(&error)),
+        }
+    }
+    let pairs: Vec<_> = settings.iter().map(|s| (s.name.clone(), s.value.clone())).collect();
+    tools.postgres.check_settings(&pairs).await.map_err(|error| match error {
+        CheckError::Refused { name, message } => {
+            let at = settings.iter().find(|s| name.as_ref().is_some_and(|name| s.name.eq_ignore_ascii_case(name)));
+            let path = at.map_or_else(|| "cluster.settings".to_owned(), |setting| setting.path.clone());
+            Refusal::Content { path, msg: message }
+        }
+        CheckError::Run(_) => Refusal::Unable(pgfleet_runtime::exit::chain(&error)),
+    })?;
+    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings }))
+}

@@ -1,0 +1,22 @@
+//! The mind: the compute's state machine, its one owner, and who may ask it for what.
+//!
+//! `driver` is the only task that moves the machine; it owns the ledger and the server. `http` and the pull talk to it by
+//! [`Handle`]: a bounded queue of requests, and a watch of what it publishes. `admission` judges a spec (fence first, then
+//! content), `work` carries it out as one future that the driver polls beside its queue, so that a new spec is admitted,
+//! and a termination heard, while an earlier spec is still being applied.
+//!
+//! Invariants: the ledger is durable before anything is done; a state changes only by `domain::lifecycle::transition`;
+//! of several specs that wait only the last is applied; every caller gets an answer.
+
+mod admission;
+mod driver;
+mod handle;
+mod metrics;
+mod publish;
+mod pull;
+mod work;
+
+pub use driver::{Driver, DriverError, Options, RestartPostgres};
+pub use handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal};
+pub use metrics::LifecycleMetrics;
+pub use pull::pull;

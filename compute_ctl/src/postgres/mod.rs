@@ -1,0 +1,79 @@
+//! The body: PostgreSQL's programs, its process, its files and connections to it.
+//!
+//! Called by `lifecycle`, `apply` and `storage`. It knows nothing of specs and fences. Invariants: the postmaster that is
+//! signalled is one this agent started, or one whose working directory is this data directory; nothing here deletes data.
+
+mod conf;
+mod link;
+mod metrics;
+mod pidfile;
+mod programs;
+mod run_as;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgfleet_runtime::TaskGroup;
+
+pub use conf::{CONF_FILE, ConfError, render};
+pub use link::LinkError;
+pub use metrics::PostgresMetrics;
+pub use programs::{CheckError, Programs, ProgramsError};
+pub use run_as::{RunAs, RunAsError};
+pub use server::{Server, ServerError};
+
+/// Which PostgreSQL, where, and for whom.
+#[derive(Debug)]
+pub struct Options {
+    /// The programs of one installation.
+    pub programs: Programs,
+    /// Absolute path of the data directory.
+    pub data_dir: PathBuf,
+    /// Absolute path of the agent's own directory.
+    pub state_dir: PathBuf,
+    /// Directory of the unix socket, short enough for one.
+    pub socket_dir: PathBuf,
+    /// The user that PostgreSQL runs as, where the agent is root.
+    pub run_as: Option<RunAs>,
+    /// Name of the superuser.
+    pub superuser: String,
+    /// Database the agent connects to.
+    pub database: String,
+    /// Port PostgreSQL listens on.
+    pub port: u16,
+}
+
+/// One PostgreSQL installation and data directory. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    options: Arc<Options>,
+    tasks: TaskGroup,
+    metrics: Arc<PostgresMetrics>,
+}
+
+impl Postgres {
+    /// Connections made later run as tasks of `tasks`.
+    #[must_use]
+    pub fn new(options: Options, tasks: TaskGroup) -> Self {
+        Self { options: Arc::new(options), tasks, metrics: Arc::new(PostgresMetrics::new_zero()) }
+    }
+
+    /// Which PostgreSQL, where, and for whom.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// This room's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<PostgresMetrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Where PostgreSQL's own messages go.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.options.state_dir.join("postgres.log")
+    }
+}
