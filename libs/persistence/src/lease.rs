@@ -9,26 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::{ClusterId, InstanceId, Term};
+use pgfleet_domain::leadership::{Began, Seen};
 use tokio_postgres::{Client, Row};
 
 use crate::config::application_name;
 use crate::database::Database;
 use crate::error::DbError;
 use crate::migrate;
-use crate::records::{Began, Ended, LeaderRow};
+use crate::records::{Ended, LeaderRow};
 use crate::session::Session;
 use crate::term::LeaderTerm;
-
-/// The leader row as the claimer saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// Its term.
-    pub term: Term,
-    /// Whose it was.
-    pub instance_id: InstanceId,
-    /// Its renewals while they were watched: without the leader's consent a claim fails if they moved.
-    pub renewals: Option<i64>,
-}
 
 /// What a claim asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,12 +127,6 @@ const RELEASE: &str = "
     )
     SELECT pg_notify('pgfleet_leader', term::text) FROM freed";
 
-const NOTE: &str = "
-    WITH fence AS (
-        SELECT term FROM leader WHERE term = $1 AND instance_id = $2 AND released_at IS NULL FOR KEY SHARE
-    )
-    UPDATE leader_history h SET ended = $3, ended_at = now(), note = $4 FROM fence WHERE h.term = fence.term";
-
 impl LeaseSession {
     /// A session that will connect when it is first used.
     #[must_use]
@@ -212,21 +196,6 @@ impl LeaseSession {
             })
             .await?;
         Ok(rows.len() == 1)
-    }
-
-    /// Writes into the history that this term stepped down, under the fence. The row stays this instance's until the
-    /// successor claims it. Answers whether it was still ours.
-    ///
-    /// # Errors
-    /// Any [`DbError`]; repeating it is harmless.
-    pub async fn note_step_down(&mut self, term: &LeaderTerm, note: &str) -> Result<bool, DbError> {
-        let (number, me, word) = (term.term().get(), term.instance_id().0, Ended::StepDown.as_str());
-        let rows = self
-            .run("noted the step-down", async |client| {
-                client.execute(NOTE, &[&number, &me, &word, &note]).await.map_err(DbError::query("noted the step-down"))
-            })
-            .await?;
-        Ok(rows == 1)
     }
 
     /// Ends every session of a controller that is gone, and waits until they have left: one that stays could hold

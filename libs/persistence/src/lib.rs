@@ -33,13 +33,14 @@ use std::sync::Arc;
 pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
-pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed, Seen};
+pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationHooks};
+pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{
-    Began, Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LeaderRow, LoadedState, SpecRecord, TermRecord,
+    Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LeaderRow, LoadedState, SpecRecord, TermRecord,
 };
 pub use term::LeaderTerm;
-pub use writer::{Action, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
+pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
 
 /// Number of the schema that this program reads and writes; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 1;

@@ -12,43 +12,9 @@ use serde_json::Value;
 
 use crate::error::DbError;
 
-/// How a term began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Began {
-    /// There was no row.
-    First,
-    /// The leader before it stepped down and named this one, or left it free.
-    StepDown,
-    /// The leader before it released the row.
-    Released,
-    /// The leader before it is known to be dead.
-    Crash,
-    /// The lease of the leader before it ran out.
-    Lease,
-    /// Stepped down, nobody took over, led on.
-    Revert,
-}
-
-impl Began {
-    /// The word in the history.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::StepDown => "step_down",
-            Self::Released => "released",
-            Self::Crash => "crash",
-            Self::Lease => "lease",
-            Self::Revert => "revert",
-        }
-    }
-}
-
 /// How a term ended, as its own leader writes it down. What a claim without consent ends gets the claim's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
-    /// It stepped down for a candidate.
-    StepDown,
     /// The process ended in order and gave the row up.
     Released,
     /// A migration failed and the process gave the row up.
@@ -60,7 +26,6 @@ impl Ended {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::StepDown => "step_down",
             Self::Released => "released",
             Self::MigrationFailed => "migration_failed",
         }
@@ -99,11 +64,11 @@ pub struct TermRecord {
     pub instance_id: InstanceId,
     /// Base URL of its API.
     pub address: String,
-    /// How it began, see [`Began`].
+    /// How it began, see [`pgfleet_domain::leadership::Began`].
     pub began: String,
     /// When it began.
     pub started_at: DateTime<Utc>,
-    /// How it ended, see [`Ended`] and [`Began`].
+    /// How it ended, see [`Ended`] and `began`.
     pub ended: Option<String>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,

@@ -8,7 +8,7 @@ use pgfleet_runtime::auth::forbidden;
 use pgfleet_runtime::http::ApiError;
 
 use super::Door;
-use crate::service::Caller;
+use crate::service::Asker;
 
 /// Header in which an operator says why.
 const REASON: &str = "x-reason";
@@ -31,7 +31,7 @@ pub(super) const READERS: Scopes = Scopes {
 pub(super) const PEERS: Scopes =
     Scopes { allowed: &[Scope::ControllerPeer, Scope::Admin], named: "scope controller_peer or admin" };
 
-/// Lets a request in if its token allows one of the scopes; leaves a [`Caller`] for the handler.
+/// Lets a request in if its token allows one of the scopes; leaves a [`Asker`] for the handler.
 pub(super) async fn require(State((door, scopes)): State<(Door, Scopes)>, request: Request, next: Next) -> Response {
     match admit(&door, scopes, request) {
         Ok(request) => next.run(request).await,
@@ -50,6 +50,6 @@ fn admit(door: &Door, scopes: Scopes, mut request: Request) -> Result<Request, A
         }
     };
     let reason = request.headers().get(REASON).and_then(|text| text.to_str().ok()).map(str::to_owned);
-    request.extensions_mut().insert(Caller { actor, reason });
+    request.extensions_mut().insert(Asker { actor, reason });
     Ok(request)
 }

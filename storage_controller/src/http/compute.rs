@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Door;
 use super::error::into_api;
 use super::extract::{Asked, Id, etag, if_match};
-use crate::service::Caller;
+use crate::service::Asker;
 
 /// Register a compute or change it. Idempotent.
 #[utoipa::path(put, path = "/control/v1/compute/{compute_id}", tag = "computes",
@@ -24,7 +24,7 @@ use crate::service::Caller;
     (status = 503, body = ErrorBody)))]
 pub(super) async fn register(
     State(door): State<Door>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Id(id): Id,
     JsonBody(body): JsonBody<RegisterCompute>,
 ) -> Result<Json<ComputeView>, ApiError> {
@@ -39,7 +39,7 @@ pub(super) async fn register(
     (status = 413, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn put_spec(
     State(door): State<Door>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Id(id): Id,
     headers: HeaderMap,
     JsonBody(spec): JsonBody<Value>,
@@ -104,7 +104,7 @@ pub(super) async fn list(
     (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn delete(
     State(door): State<Door>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Id(id): Id,
 ) -> Result<impl IntoResponse, ApiError> {
     door.desk.delete(caller, id).await.map_err(into_api)?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgfleet_domain::leadership::{Began, Claim, ClaimEnd, Event, Row};
+use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row};
 use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderRow, LeaderTerm, LeaseSession, Renewed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -152,29 +152,13 @@ impl Lease {
         }
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
         let request = pgfleet_persistence::Claim {
-            seen: claim.seen.map(|seen| pgfleet_persistence::Seen {
-                term: seen.term,
-                instance_id: seen.instance_id,
-                renewals: seen.renewals,
-            }),
+            seen: claim.seen,
             floor: claim.floor,
             address: self.address.clone(),
             lease_ms,
-            how: began(claim.how),
+            how: claim.how,
         };
         self.session.claim(&request).await
-    }
-}
-
-fn began(how: Began) -> pgfleet_persistence::Began {
-    use pgfleet_persistence::Began as Stored;
-    match how {
-        Began::First => Stored::First,
-        Began::StepDown => Stored::StepDown,
-        Began::Released => Stored::Released,
-        Began::Crash => Stored::Crash,
-        Began::Lease => Stored::Lease,
-        Began::Revert => Stored::Revert,
     }
 }
 

@@ -9,21 +9,12 @@ use pgfleet_api::compute::{
 use pgfleet_api::{ComputeId, Generation};
 use pgfleet_domain::reconcile::settled;
 use pgfleet_domain::spec::{SpecError, parse, spec_hash};
-use pgfleet_persistence::{Action, Change, Committed, NewSpec, WriteError};
-use serde_json::{Value, json};
+use pgfleet_persistence::{Asker, Change, Committed, NewSpec, WriteError};
+use serde_json::Value;
 
 use super::rules::check_registration;
 use super::{Desk, Leading, Operation, ServiceError};
 use crate::observe::{Entry, Filter};
-
-/// Who asks, and why; kept in the journal.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The subject of the token, or its scope.
-    pub actor: String,
-    /// `X-Reason`.
-    pub reason: Option<String>,
-}
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
@@ -37,19 +28,15 @@ impl Desk {
     /// See [`ServiceError`].
     pub async fn register(
         &self,
-        caller: Caller,
+        caller: Asker,
         id: ComputeId,
         body: RegisterCompute,
     ) -> Result<ComputeView, ServiceError> {
         let leading = self.leading()?;
         check_registration(&body)?;
         let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
-        let detail = json!({"op": "register", "agent_url": body.agent_url, "labels": body.labels});
         let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
-        let committed = self.write(&leading, &id, change).await?;
-        if committed.changed {
-            self.journal(&leading, caller, &id, detail).await;
-        }
+        self.write(&leading, caller, &id, change).await?;
         leading.waker.wake_now(id.clone());
         self.entry(&leading, &id).map(|entry| entry.view())
     }
@@ -60,7 +47,7 @@ impl Desk {
     /// See [`ServiceError`].
     pub async fn put_spec(
         &self,
-        caller: Caller,
+        caller: Asker,
         id: ComputeId,
         spec: Value,
         if_match: Option<Generation>,
@@ -69,10 +56,8 @@ impl Desk {
         let (spec, ignored_fields) = read_spec(spec, "")?;
         let spec_hash = spec.hash.clone();
         let change = Change::PutSpec { compute_id: id.clone(), spec, if_match };
-        let committed = self.write(&leading, &id, change).await?;
+        let committed = self.write(&leading, caller, &id, change).await?;
         if committed.changed {
-            let detail = json!({"op": "put_spec", "generation": committed.generation, "spec_hash": spec_hash});
-            self.journal(&leading, caller, &id, detail).await;
             leading.waker.wake_now(id);
         }
         Ok(SpecAccepted { generation: committed.generation, spec_hash, ignored_fields })
@@ -160,10 +145,9 @@ impl Desk {
     ///
     /// # Errors
     /// See [`ServiceError`].
-    pub async fn delete(&self, caller: Caller, id: ComputeId) -> Result<(), ServiceError> {
+    pub async fn delete(&self, caller: Asker, id: ComputeId) -> Result<(), ServiceError> {
         let leading = self.leading()?;
-        self.write(&leading, &id, Change::Delete { compute_id: id.clone() }).await?;
-        self.journal(&leading, caller, &id, json!({"op": "delete"})).await;
+        self.write(&leading, caller, &id, Change::Delete { compute_id: id.clone() }).await?;
         Ok(())
     }
 
@@ -176,9 +160,15 @@ impl Desk {
         ServiceError::NotLeading { role: standing.role, leader: standing.leader }
     }
 
-    async fn write(&self, leading: &Leading, id: &ComputeId, change: Change) -> Result<Committed, ServiceError> {
+    async fn write(
+        &self,
+        leading: &Leading,
+        caller: Asker,
+        id: &ComputeId,
+        change: Change,
+    ) -> Result<Committed, ServiceError> {
         let begun = Instant::now();
-        let outcome = leading.writer.submit(change).await;
+        let outcome = leading.writer.submit_for(caller, change).await;
         self.metrics.took(Operation::Write, begun.elapsed());
         match outcome {
             Ok(committed) => Ok(committed),
@@ -190,14 +180,6 @@ impl Desk {
                 let standing = self.leadership.standing();
                 Err(ServiceError::of_write(error, id, standing.role, standing.leader))
             }
-        }
-    }
-
-    /// The change itself is committed by now, so a line that cannot be written is a warning and no error.
-    async fn journal(&self, leading: &Leading, caller: Caller, id: &ComputeId, detail: Value) {
-        let action = Action { compute_id: Some(id.clone()), actor: caller.actor, reason: caller.reason, detail };
-        if let Err(error) = leading.writer.submit(Change::Journal(action)).await {
-            tracing::warn!(compute_id = %id, %error, "an operator's action is not in the journal");
         }
     }
 }

@@ -17,10 +17,10 @@ use pgfleet_api::Term;
 use pgfleet_api::controller::Role;
 use pgfleet_persistence::{Database, Writer};
 
-pub use compute::Caller;
 pub use controller::HOLD_MS;
 pub use error::ServiceError;
 pub use metrics::{DatabaseMetrics, Operation};
+pub use pgfleet_persistence::Asker;
 
 use crate::leadership::Handle;
 use crate::observe::Snapshot;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{ComputeId, Generation, Term};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::{Client, Error, Statement};
 
 use super::plan::{Before, Planned, Stamp, Write, plan};
@@ -277,6 +277,10 @@ impl Rows {
             if let Ok(Planned { answer, write: Some(write) }) = one {
                 rows.last = answer.change_seq;
                 rows.push(write, answer.change_seq, item.spec_text.as_deref())?;
+                if let (Some(asker), Some(detail)) = (&item.asker, action(&item.change, write)) {
+                    let (id, reason) = (item.change.compute_id(), asker.reason.clone());
+                    rows.line(answer.change_seq, id, JournalKind::Action, &asker.actor, reason, &detail)?;
+                }
             }
         }
         Ok((rows.last > 0).then_some(rows))
@@ -349,6 +353,26 @@ impl Rows {
         j.reasons.push(reason);
         j.details.push(text_of(detail)?);
         Ok(())
+    }
+}
+
+/// What the journal keeps of somebody's wish.
+fn action(change: &Change, write: &Write) -> Option<Value> {
+    match (change, write) {
+        (Change::Register { .. }, Write::Compute(record)) => Some(json!({
+            "op": "register",
+            "agent_url": record.agent_url,
+            "labels": record.labels,
+            "generation": record.generation,
+            "spec_hash": record.spec_hash,
+        })),
+        (Change::PutSpec { .. }, Write::Compute(record)) => {
+            Some(json!({"op": "put_spec", "generation": record.generation, "spec_hash": record.spec_hash}))
+        }
+        (Change::Delete { .. }, Write::Tombstone { generation, .. }) => {
+            Some(json!({"op": "delete", "generation": generation}))
+        }
+        _ => None,
     }
 }
 

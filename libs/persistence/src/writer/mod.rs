@@ -59,6 +59,15 @@ pub struct Action {
     pub detail: Value,
 }
 
+/// Who asks for a change, for the line in the journal that is committed with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// Who: the subject of the token.
+    pub actor: String,
+    /// Why, if it was said.
+    pub reason: Option<String>,
+}
+
 /// A change to what followers read.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -202,6 +211,8 @@ impl std::fmt::Debug for WriterHooks {
 /// One change on its way, with the caller's ear.
 struct Item {
     change: Change,
+    /// Whose wish it is; none for what the controller itself notes.
+    asker: Option<Asker>,
     /// The spec as text, made in the caller's task; PostgreSQL parses it.
     spec_text: Option<String>,
     answer: oneshot::Sender<Result<Committed, WriteError>>,
@@ -247,6 +258,18 @@ impl Writer {
     /// # Errors
     /// [`WriteError`] says for each case whether the change was executed.
     pub async fn submit(&self, change: Change) -> Result<Committed, WriteError> {
+        self.hand_in(change, None).await
+    }
+
+    /// As [`Self::submit`], for a wish of somebody: if it changes anything, the journal says so in the same commit.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_for(&self, asker: Asker, change: Change) -> Result<Committed, WriteError> {
+        self.hand_in(change, Some(asker)).await
+    }
+
+    async fn hand_in(&self, change: Change, asker: Option<Asker>) -> Result<Committed, WriteError> {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| WriteError::NotLeader)?;
         if self.closing.load(Ordering::SeqCst) {
             return Err(WriteError::NotLeader);
@@ -259,7 +282,7 @@ impl Writer {
             None => None,
         };
         let (answer, answered) = oneshot::channel();
-        let item = Item { change, spec_text, answer, _permit: permit };
+        let item = Item { change, asker, spec_text, answer, _permit: permit };
         // A permit is a place in the queue, so the only failure is a queue that was closed.
         self.queue.try_send(item).map_err(|_| WriteError::NotLeader)?;
         answered.await.unwrap_or(Err(WriteError::OutcomeUnknown))

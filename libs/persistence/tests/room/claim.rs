@@ -78,10 +78,8 @@ async fn a_released_row_is_nobodys() {
     let (old, new) = (fleet.member().await, fleet.member().await);
     let term = old.lead().await;
     let mut session = old.session();
-    assert!(session.note_step_down(&term, "asked by an operator").await.unwrap());
-    assert!(session.release(&term, Ended::Released, None).await.unwrap());
+    assert!(session.release(&term, Ended::Released, Some("asked by an operator")).await.unwrap());
     assert!(!session.release(&term, Ended::Released, None).await.unwrap(), "once is enough");
-    assert!(!session.note_step_down(&term, "late").await.unwrap(), "the fence is gone");
     assert_eq!(session.renew(&term).await.unwrap(), Renewed::NotMine);
     let row = new.db.read_leader().await.unwrap().unwrap();
     assert!(row.released_at.is_some());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::{BootId, Generation};
-use pgfleet_persistence::{Action, Change, Committed, JournalKind, NewSpec, WriteError, Writer, WriterHooks};
+use pgfleet_persistence::{Action, Asker, Change, Committed, JournalKind, NewSpec, WriteError, Writer, WriterHooks};
 use serde_json::json;
 
 use crate::support::{
@@ -188,6 +188,28 @@ async fn a_refused_change_fails_alone() {
     }
     let loaded = leader.member.db.load().await.unwrap();
     assert_eq!((loaded.computes.len(), loaded.change_seq), (13, 13));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_and_its_line_in_the_journal_are_one_commit() {
+    let Some(fleet) = Fleet::new("a_wish_and_its_line_in_the_journal_are_one_commit").await else { return };
+    let leader = leader(&fleet).await;
+    let asker = || Asker { actor: "ann".to_owned(), reason: Some("because".to_owned()) };
+    let mut seqs = Vec::new();
+    for change in [register("a", None), put("a", '1'), Change::Delete { compute_id: id("a") }] {
+        let committed = leader.writer.submit_for(asker(), change).await.unwrap();
+        seqs.push(committed.change_seq);
+    }
+    let unchanged = leader.writer.submit_for(asker(), Change::Delete { compute_id: id("a") }).await;
+    assert_eq!(unchanged, Err(WriteError::UnknownCompute));
+    let mut journal = leader.member.db.history(&id("a"), 10).await.unwrap();
+    journal.reverse();
+    let told: Vec<_> = journal.iter().map(|line| (line.change_seq, line.detail["op"].as_str().unwrap())).collect();
+    assert_eq!(told, [(seqs[0], "register"), (seqs[1], "put_spec"), (seqs[2], "delete")]);
+    for line in &journal {
+        assert_eq!((line.actor.as_str(), line.reason.as_deref()), ("ann", Some("because")));
+        assert_eq!(line.kind, JournalKind::Action);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
