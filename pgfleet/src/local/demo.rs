@@ -46,9 +46,9 @@ pub async fn run(pg_bin: Option<PathBuf>) -> Result<(), CliError> {
         told = Box::pin(tell(&progress, made, postgres, programs)) => told,
         error = interrupted() => Err(error),
     };
-    progress.say("ending everything");
+    progress.say("ending everything and removing it");
     let state = State::read(&layout).ok().flatten().unwrap_or_default();
-    let ended = down::stop(&layout, &state).await;
+    let ended = down::stop(&layout, &state).await.and_then(|()| layout.remove_all_but_logs());
     let outcome = told.and_then(|mut report| {
         report.duration_s = progress.begun.elapsed().as_secs_f64();
         report.judge(ended.as_ref().err());
@@ -65,9 +65,7 @@ fn conclude(layout: &Layout, outcome: Result<(), CliError>, ended: Result<(), Cl
     let Err(error) = outcome.and(ended) else {
         return layout.remove();
     };
-    let logs = layout.root.join("logs");
-    eprintln!("the logs are kept in {}", logs.display());
-    layout.remove_all_but_logs()?;
+    eprintln!("the logs are kept in {}", layout.root.join("logs").display());
     Err(error)
 }
 
@@ -214,7 +212,8 @@ fn summarize(
     let handover: Change =
         measure::hand_over(calls, story.handover.0, story.handover.1).ok_or_else(|| unseen("hand-over"))?;
     let takeover = measure::takeover(calls, story.killed_at, &story.killed).ok_or_else(|| unseen("takeover"))?;
-    let (median, maximum) = measure::latencies(calls);
+    let (median, maximum) = measure::latencies(calls.iter());
+    let (write_median, _) = measure::latencies(calls.iter().filter(|call| call.is_write));
     let failures: Vec<String> = calls.iter().filter_map(|call| call.outcome.clone().err()).collect();
     Ok(Report {
         handover_gap_ms: ms(handover.interruption),
@@ -227,8 +226,10 @@ fn summarize(
         requests_redirected: calls.iter().filter(|call| call.attempts > 1).count(),
         requests_around_handover: handover.requests_around,
         requests_around_takeover: takeover.requests_around,
+        write_distance_median_ms: ms(handover.usual_distance),
         controllers_handover_gap_ms: story.own_gap_seconds.map(|seconds| seconds * 1000.0),
         latency_median_ms: ms(median),
+        write_latency_median_ms: ms(write_median),
         latency_max_ms: ms(maximum),
         latency_max_handover_ms: ms(handover.slowest),
         latency_max_takeover_ms: ms(takeover.slowest),

@@ -12,6 +12,8 @@ const HALF_A_SECOND: Duration = Duration::from_millis(500);
 pub struct Change {
     /// The interruption in acknowledged writes.
     pub interruption: Duration,
+    /// The median distance between two acknowledged writes around a hand-over, which was subtracted.
+    pub usual_distance: Duration,
     /// Requests sent within the second around it.
     pub requests_around: usize,
     /// The slowest request that was under way within that second.
@@ -27,7 +29,7 @@ pub fn hand_over(calls: &[CallRecord], from: Instant, to: Instant) -> Option<Cha
     distances.sort();
     let median = distances.get(distances.len() / 2)?.0;
     let (largest, begun) = *distances.last()?;
-    Some(around(calls, begun + largest / 2, largest.saturating_sub(median)))
+    Some(Change { usual_distance: median, ..around(calls, begun + largest / 2, largest.saturating_sub(median)) })
 }
 
 /// A takeover after the leader at `killed` died at `at`: the time to the next write that another member acknowledged.
@@ -49,14 +51,15 @@ fn around(calls: &[CallRecord], middle: Instant, interruption: Duration) -> Chan
     let under_way = calls.iter().filter(|call| call.ended >= from && call.started <= to);
     Change {
         interruption,
+        usual_distance: Duration::ZERO,
         requests_around: calls.iter().filter(|call| call.started >= from && call.started <= to).count(),
         slowest: under_way.map(|call| call.ended - call.started).max().unwrap_or_default(),
     }
 }
 
-/// The median and the largest of all latencies.
-pub fn latencies(calls: &[CallRecord]) -> (Duration, Duration) {
-    let mut all: Vec<Duration> = calls.iter().map(|call| call.ended - call.started).collect();
+/// The median and the largest latency.
+pub fn latencies<'a>(calls: impl Iterator<Item = &'a CallRecord>) -> (Duration, Duration) {
+    let mut all: Vec<Duration> = calls.map(|call| call.ended - call.started).collect();
     all.sort();
     (all.get(all.len() / 2).copied().unwrap_or_default(), all.last().copied().unwrap_or_default())
 }
@@ -106,6 +109,7 @@ mod tests {
         let calls: Vec<_> = ends.iter().map(|ms| call(base, ms - 5, *ms, Ok("a"))).collect();
         let change = hand_over(&calls, at(950), at(1100)).unwrap();
         assert_eq!(change.interruption, Duration::from_millis(50));
+        assert_eq!(change.usual_distance, Duration::from_millis(10));
         assert_eq!(change.slowest, Duration::from_millis(5));
         assert_eq!(
             change.requests_around,

@@ -52,9 +52,12 @@ pub struct Report {
     /// Requests within the second around the hand-over and the takeover.
     pub requests_around_handover: usize,
     pub requests_around_takeover: usize,
+    /// The median distance between two acknowledged writes, which is not in `handover_gap_ms`.
+    pub write_distance_median_ms: f64,
     /// The controllers' own figure.
     pub controllers_handover_gap_ms: Option<f64>,
     pub latency_median_ms: f64,
+    pub write_latency_median_ms: f64,
     pub latency_max_ms: f64,
     pub latency_max_handover_ms: f64,
     pub latency_max_takeover_ms: f64,
@@ -149,12 +152,13 @@ impl Report {
         ]);
         print_table(&figures)?;
         print(&format!(
-            "requests: {} sent, {} failed, {} held, {} sent on to another member; latency median {}, maximum {}",
+            "requests: {} sent, {} failed, {} held, {} sent on to another member; latency median {} (writes {}), maximum {}",
             self.requests_total,
             self.requests_failed,
             self.requests_held,
             self.requests_redirected,
             ms(self.latency_median_ms),
+            ms(self.write_latency_median_ms),
             ms(self.latency_max_ms),
         ))?;
         for failure in self.failures.iter().take(10) {
@@ -190,8 +194,10 @@ mod tests {
             requests_redirected: 0,
             requests_around_handover: 100,
             requests_around_takeover: 100,
+            write_distance_median_ms: 1.0,
             controllers_handover_gap_ms: None,
             latency_median_ms: 1.0,
+            write_latency_median_ms: 1.0,
             latency_max_ms: 1.0,
             latency_max_handover_ms: 1.0,
             latency_max_takeover_ms: 1.0,
