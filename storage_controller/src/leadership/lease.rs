@@ -59,7 +59,11 @@ impl Lease {
                 biased;
                 () = token.cancelled() => return Ok(()),
                 order = orders.recv() => match order {
-                    None => return Ok(()),
+                    // The room has ended in order; this task is vital and must not end before it is told to.
+                    None => {
+                        token.cancelled().await;
+                        return Ok(());
+                    }
                     Some(Order::Hold(term)) => {
                         held = Some(term);
                         ticks.reset();
