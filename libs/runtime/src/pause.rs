@@ -14,7 +14,7 @@ pub const VARIABLE: &str = "PGFLEET_PAUSE_AT";
 /// A place in a program where a test may want it to stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PausePoint {
-    /// The leader has stepped down and has not answered yet.
+    /// The candidate has the old leader's consent and has not claimed yet.
     AfterStepDown,
     /// The candidate holds a new term and has not migrated yet.
     AfterClaim,

@@ -2,7 +2,7 @@
 
 use pgfleet_clients::token::TokenError;
 use pgfleet_clients::transport::SetUpError;
-use pgfleet_persistence::{DbError, ErrorClass};
+use pgfleet_persistence::{DbError, ErrorClass, MigrationError};
 use pgfleet_runtime::auth::JwksError;
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_ALLOWED, UNAVAILABLE, USAGE};
 use pgfleet_runtime::listener::BindError;
@@ -38,6 +38,9 @@ pub enum AppError {
     /// The database cannot be used at the start.
     #[error(transparent)]
     Database(#[from] DbError),
+    /// The pending migrations cannot be told.
+    #[error("cannot read which migrations are pending")]
+    Migrations(#[from] MigrationError),
     /// The advertised address leads elsewhere.
     #[error("--advertise {address} does not lead to this process but to {met}: give the address of its own listener")]
     NotMyself {
@@ -69,7 +72,8 @@ impl ExitCode for AppError {
             Self::Jwks(_) | Self::Key(_) | Self::NotMyself { .. } | Self::PeerUnauthorized => USAGE,
             Self::Database(DbError::Config { .. }) => USAGE,
             Self::Database(error) if error.class() == ErrorClass::Permission => NOT_ALLOWED,
-            Self::Database(_) => UNAVAILABLE,
+            Self::Migrations(MigrationError::Directory { .. }) => USAGE,
+            Self::Database(_) | Self::Migrations(_) => UNAVAILABLE,
             Self::PortFile(_) | Self::Client(_) | Self::TakeOverFailed | Self::Task(_) | Self::Runtime(_) => FAILED,
         }
     }

@@ -83,6 +83,7 @@ impl App {
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
             office: office.clone(),
             migrations_dir: args.migrations_dir.clone(),
+            migrated: database.pending(args.migrations_dir.as_deref()).await?.is_empty(),
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
             sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },

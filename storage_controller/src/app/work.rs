@@ -25,6 +25,8 @@ pub(super) struct Ingredients {
     pub(super) agents: Agents,
     pub(super) office: Office,
     pub(super) migrations_dir: Option<PathBuf>,
+    /// Nothing was pending when this process started. A schema only moves forward, so nothing of ours is pending later.
+    pub(super) migrated: bool,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
     pub(super) sweep: SweepSettings,
@@ -47,10 +49,12 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
     let timed = |phase: Phase, begun: Instant| metrics.phase(phase, begun.elapsed());
 
     let begun = Instant::now();
-    let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
-    let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
-    from.database_metrics.took(Operation::Migrate, begun.elapsed());
-    ran?;
+    if !from.migrated {
+        let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
+        let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
+        from.database_metrics.took(Operation::Migrate, begun.elapsed());
+        ran?;
+    }
     timed(Phase::Migrate, begun);
 
     from.pauses.at(PausePoint::BeforeLoad).await;
