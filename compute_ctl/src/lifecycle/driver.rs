@@ -26,17 +26,13 @@ use super::admission::{Decision, admit, prepare};
 use super::handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal, Request};
 use super::metrics::{ConfigureOutcome, LifecycleMetrics};
 use super::publish::Publisher;
-use super::work::{self, Done, Effect, Failure, Order, Prepared, Tools};
+use super::work::{self, Done, Order, Prepared, Tools};
 use crate::apply::ApplyMetrics;
-use crate::ledger::{Entry, Kept, Ledger};
+use crate::ledger::{Kept, Ledger};
 use crate::postgres::{Postgres, Server};
 
 /// Requests that may wait for the driver.
 const QUEUE: usize = 64;
-/// Tries of a job whose place is at fault, before the compute counts as failed.
-const TRIES: u32 = 5;
-/// How long a terminated compute shows its status.
-const LAST_WORDS: Duration = Duration::from_secs(30);
 /// A server that ran this long before it died begins with the shortest pause again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -74,7 +70,7 @@ pub enum DriverError {
 
 /// By which edges a job's end moves the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Via {
+pub(super) enum Via {
     /// configuration → running or failed.
     Configuration,
     /// init → running or failed.
@@ -83,39 +79,39 @@ enum Via {
     Silent,
 }
 
-struct Job {
-    order: Order,
-    via: Via,
-    kept: Option<Kept>,
-    waiters: Vec<oneshot::Sender<Outcome>>,
-    tries: u32,
+pub(super) struct Job {
+    pub(super) order: Order,
+    pub(super) via: Via,
+    pub(super) kept: Option<Kept>,
+    pub(super) waiters: Vec<oneshot::Sender<Outcome>>,
+    pub(super) tries: u32,
 }
 
-struct Running {
-    job: Job,
+pub(super) struct Running {
+    pub(super) job: Job,
     cancel: CancellationToken,
-    begun: Instant,
+    pub(super) begun: Instant,
     work: Pin<Box<dyn Future<Output = Done> + Send>>,
 }
 
 /// The owner. Run it once, as a vital task.
 pub struct Driver {
-    options: Options,
-    tools: Tools,
-    ledger: Ledger,
-    publisher: Publisher,
-    metrics: Arc<LifecycleMetrics>,
+    pub(super) options: Options,
+    pub(super) tools: Tools,
+    pub(super) ledger: Ledger,
+    pub(super) publisher: Publisher,
+    pub(super) metrics: Arc<LifecycleMetrics>,
     requests: mpsc::Receiver<Request>,
-    state: ComputeState,
-    server: Option<Server>,
-    server_since: Instant,
-    running: Option<Running>,
-    waiting: Option<Job>,
-    scheduled: Option<(Instant, Job)>,
-    pauses: Backoff,
-    terminators: Vec<oneshot::Sender<Result<(), Refusal>>>,
-    exit_at: Option<Instant>,
-    failed: Option<DriverError>,
+    pub(super) state: ComputeState,
+    pub(super) server: Option<Server>,
+    pub(super) server_since: Instant,
+    pub(super) running: Option<Running>,
+    pub(super) waiting: Option<Job>,
+    pub(super) scheduled: Option<(Instant, Job)>,
+    pub(super) pauses: Backoff,
+    pub(super) terminators: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    pub(super) exit_at: Option<Instant>,
+    pub(super) failed: Option<DriverError>,
 }
 
 impl Driver {
@@ -308,7 +304,7 @@ impl Driver {
         self.begin(job);
     }
 
-    fn begin(&mut self, job: Job) {
+    pub(super) fn begin(&mut self, job: Job) {
         if job.via == Via::Configuration && self.state == ComputeState::ConfigurationPending {
             self.step(Event::ApplyStarted);
         }
@@ -336,7 +332,7 @@ impl Driver {
         }
     }
 
-    fn begin_stop(&mut self) {
+    pub(super) fn begin_stop(&mut self) {
         self.begin(Job { order: Order::Stop, via: Via::Silent, kept: None, waiters: Vec::new(), tries: 0 });
     }
 
@@ -349,6 +345,10 @@ impl Driver {
         }
         let was = self.state;
         self.step(Event::PostgresDied);
+        if self.scheduled.is_some() {
+            // A job that is to be tried again starts the server by itself.
+            return;
+        }
         let via = if was == ComputeState::Running { Via::Init } else { Via::Silent };
         match self.options.restart_postgres {
             RestartPostgres::OnCrash => {
@@ -367,143 +367,6 @@ impl Driver {
         }
     }
 
-    async fn on_done(&mut self, done: Done) {
-        let Some(Running { job, begun, .. }) = self.running.take() else { return };
-        if done.server.is_some() {
-            self.server_since = Instant::now();
-        }
-        self.server = done.server;
-        if matches!(job.order, Order::Stop) {
-            self.stopped();
-            return;
-        }
-        if !self.terminators.is_empty() {
-            self.answer(job, Outcome::Ended);
-            self.begin_stop();
-            return;
-        }
-        self.metrics.took(begun.elapsed());
-        match done.result {
-            Ok(effect) => self.succeeded(job, effect).await,
-            Err(Failure::Spec(detail, effect)) => self.rejected(job, &detail, effect).await,
-            Err(Failure::Place(detail)) => self.hindered(job, &detail),
-            Err(Failure::Cancelled) => self.answer(job, Outcome::Ended),
-        }
-        self.begin_waiting();
-    }
-
-    fn begin_waiting(&mut self) {
-        let Some(job) = self.waiting.take() else { return };
-        if let Some((_, replaced)) = self.scheduled.take() {
-            self.answer(replaced, Outcome::Superseded);
-        }
-        if matches!(self.state, ComputeState::Running | ComputeState::Failed) {
-            self.step(Event::SpecAccepted);
-            self.begin(job);
-        } else {
-            // The job before is to be tried again and its state stands: this one ends it.
-            let via = if self.state == ComputeState::Init { Via::Init } else { Via::Configuration };
-            self.begin(Job { via, ..job });
-        }
-    }
-
-    async fn succeeded(&mut self, job: Job, effect: Effect) {
-        let given_up = job.kept.is_none() && self.ledger.entry().rejected && self.ledger.entry().good.is_none();
-        if matches!(job.order, Order::Apply(_)) {
-            let entry = self.ledger.entry().clone();
-            let rejected = entry.rejected && entry.accepted != job.kept;
-            self.write_down(Entry { good: job.kept.clone(), rejected, ..entry }).await;
-        }
-        self.publisher.update(|status| {
-            status.postgres = effect.postgres;
-            status.pending_restart = effect.pending_restart;
-            if let Some(kept) = &job.kept {
-                status.applied_generation = kept.generation;
-            }
-        });
-        match job.via {
-            Via::Init if given_up => {
-                let message = "the accepted spec was given up before; a new one leads on".to_owned();
-                self.show_failure(&ErrorDetail { phase: "spec".into(), object: None, sqlstate: None, message });
-                self.step(Event::StartFailed);
-            }
-            Via::Init => self.run_on(Event::StartSucceeded),
-            Via::Configuration => self.run_on(Event::ApplySucceeded),
-            // What failed because of the place works now; a spec that was given up stays failed.
-            Via::Silent if self.state == ComputeState::Failed && !self.ledger.entry().rejected => {
-                self.step(Event::SpecAccepted);
-                self.step(Event::ApplyStarted);
-                self.run_on(Event::ApplySucceeded);
-            }
-            Via::Silent => {}
-        }
-        self.answer(job, Outcome::Applied);
-    }
-
-    fn run_on(&mut self, event: Event) {
-        self.publisher.update(|status| {
-            status.error = None;
-            status.error_detail = None;
-        });
-        self.step(event);
-    }
-
-    async fn rejected(&mut self, job: Job, detail: &ErrorDetail, effect: Effect) {
-        let entry = self.ledger.entry().clone();
-        let rejected_generation = job.kept.as_ref().and_then(|kept| kept.generation).or(entry.rejected_generation);
-        // A crash may show that a configuration, taken before, does not start: then the accepted spec is at fault.
-        self.write_down(Entry { rejected: true, rejected_generation, ..entry }).await;
-        self.publisher.update(|status| {
-            status.postgres = effect.postgres;
-            status.pending_restart = effect.pending_restart;
-        });
-        self.show_failure(detail);
-        self.step_down(job.via);
-        self.answer(job, Outcome::Failed);
-    }
-
-    fn hindered(&mut self, mut job: Job, detail: &ErrorDetail) {
-        job.tries += 1;
-        let pause = self.pauses.next_pause();
-        if job.tries >= TRIES && job.via != Via::Silent {
-            self.show_failure(detail);
-            self.step_down(job.via);
-            job.via = Via::Silent;
-            for waiter in job.waiters.drain(..) {
-                let _ = waiter.send(Outcome::Failed);
-            }
-            self.metrics.ended(ConfigureOutcome::Failed);
-        } else {
-            tracing::warn!(pause_ms = pause.as_millis(), "{}: {}; trying again", detail.phase, detail.message);
-        }
-        self.scheduled = Some((Instant::now() + pause, job));
-    }
-
-    fn step_down(&mut self, via: Via) {
-        match via {
-            Via::Init => self.step(Event::StartFailed),
-            Via::Configuration => self.step(Event::ApplyFailed),
-            Via::Silent => {}
-        }
-        if self.options.exit_on_failure {
-            let said = self.publisher.watch().borrow().error.clone().unwrap_or_default();
-            self.failed = Some(DriverError::Failed(said));
-        }
-    }
-
-    fn stopped(&mut self) {
-        let wait = match self.state {
-            ComputeState::TerminationPendingImmediate => Duration::ZERO,
-            _ => LAST_WORDS,
-        };
-        self.publisher.update(|status| status.postgres = None);
-        self.step(Event::PostgresStopped);
-        self.exit_at = Some(Instant::now() + wait);
-        for reply in self.terminators.drain(..) {
-            let _ = reply.send(Ok(()));
-        }
-    }
-
     async fn shut_down(&mut self) {
         if let Some(Running { job, cancel, work, .. }) = self.running.take() {
             cancel.cancel();
@@ -518,36 +381,8 @@ impl Driver {
         }
     }
 
-    /// The ledger after the fact: what it lacks is done again after a restart, so a failure is logged and no more.
-    async fn write_down(&mut self, entry: Entry) {
-        if let Err(error) = self.ledger.keep(entry).await {
-            tracing::error!("{}", pgfleet_runtime::exit::chain(&error));
-        }
-        self.publisher.show_ledger(self.ledger.entry());
-    }
-
-    fn show_failure(&self, detail: &ErrorDetail) {
-        let object = detail.object.as_ref().map(|object| format!(" {object:?}")).unwrap_or_default();
-        let line = format!("{}{object}: {}", detail.phase, detail.message);
-        tracing::error!(phase = detail.phase, object = detail.object, sqlstate = detail.sqlstate, "{line}");
-        self.publisher.update(|status| {
-            status.error = Some(line);
-            status.error_detail = Some(detail.clone());
-        });
-    }
-
-    fn answer(&self, job: Job, outcome: Outcome) {
-        if job.kept.is_some() {
-            self.metrics.ended(outcome.into());
-        }
-        for waiter in job.waiters {
-            // A caller that went away does not mind.
-            let _ = waiter.send(outcome);
-        }
-    }
-
     /// Moves the machine. An edge that is not there is a defect of the driver: it is logged and nothing moves.
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         match transition(self.state, event) {
             Ok(next) => {
                 if next != self.state {

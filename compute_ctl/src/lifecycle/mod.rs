@@ -2,7 +2,8 @@
 //!
 //! `driver` is the only task that moves the machine; it owns the ledger and the server. `http` and the pull talk to it by
 //! [`Handle`]: a bounded queue of requests, and a watch of what it publishes. `admission` judges a spec (fence first, then
-//! content), `work` carries it out as one future that the driver polls beside its queue, so that a new spec is admitted,
+//! content), `ends` says what follows from how it
+//! ended, `work` carries it out as one future that the driver polls beside its queue, so that a new spec is admitted,
 //! and a termination heard, while an earlier spec is still being applied.
 //!
 //! Invariants: the ledger is durable before anything is done; a state changes only by `domain::lifecycle::transition`;
@@ -10,6 +11,7 @@
 
 mod admission;
 mod driver;
+mod ends;
 mod handle;
 mod metrics;
 mod publish;

@@ -59,8 +59,9 @@ pub(super) struct Effect {
 pub(super) enum Failure {
     /// The work was cancelled.
     Cancelled,
-    /// The spec is at fault: doing it again would fail again.
-    Spec(ErrorDetail, Effect),
+    /// The spec is at fault: doing it again would fail again. `rolled_back`: the server runs with the configuration of
+    /// the last good one.
+    Spec { detail: ErrorDetail, effect: Effect, rolled_back: bool },
     /// The machine or the server is at fault: it may work later.
     Place(ErrorDetail),
 }
@@ -141,7 +142,7 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
             if more > 0 {
                 detail.message = format!("{} (and {more} more objects failed)", detail.message);
             }
-            Err(Failure::Spec(detail, effect))
+            Err(Failure::Spec { detail, effect, rolled_back: false })
         }
     }
 }
@@ -159,7 +160,7 @@ async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), F
     tracing::warn!("{}: starting PostgreSQL with the last good configuration", chain(&failed));
     try_start(postgres, server).await.map_err(|error| Failure::place("start", &error))?;
     let detail = ErrorDetail { phase: "start".into(), object: None, sqlstate: None, message: chain(&failed) };
-    Err(Failure::Spec(detail, observe(postgres, server.as_ref()).await?))
+    Err(Failure::Spec { detail, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
 }
 
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {

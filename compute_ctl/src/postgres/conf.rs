@@ -69,15 +69,14 @@ impl Postgres {
         self.replace(&self.good_conf_path(), &text)
     }
 
-    /// Goes back to the remembered configuration. False where there is none, or it is the one in place.
+    /// Goes back to the remembered configuration, or to an empty one where none was ever good. False where that is the
+    /// one in place.
     ///
     /// # Errors
     /// The file and what the system said.
     pub fn restore_conf(&self) -> Result<bool, ConfError> {
-        if !self.good_conf_path().exists() {
-            return Ok(false);
-        }
-        let good = self.read(&self.good_conf_path())?;
+        let kept = self.good_conf_path();
+        let good = if kept.exists() { self.read(&kept)? } else { render(&[]) };
         if good == self.read(&self.conf_path())? {
             return Ok(false);
         }
