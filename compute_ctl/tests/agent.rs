@@ -125,3 +125,40 @@ async fn start_up_refusals() {
         assert!(said.starts_with("compute_ctl: error: ") && said.contains(word), "{said}");
     }
 }
+
+#[tokio::test]
+async fn a_spec_is_pulled_when_the_control_plane_has_one() {
+    let Some(program) = postgres_program() else { return };
+    // It does not know the compute at first, then has no spec, then has one.
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let answer = {
+        let asked = std::sync::Arc::clone(&asked);
+        move || async move {
+            let fence = json!({"cluster_id": "11111111-1111-4111-8111-111111111111", "compute_id": "no-compute",
+                "term": 3, "generation": 4, "spec_hash": "a".repeat(64)});
+            match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => (http::StatusCode::NOT_FOUND, axum::Json(json!({"code": "unknown_compute", "msg": "no"}))),
+                1 => (http::StatusCode::OK, axum::Json(json!({"status": "empty", "spec": null}))),
+                _ => {
+                    let spec = spec(json!([alice()]), json!([]), json!([]));
+                    (http::StatusCode::OK, axum::Json(json!({"status": "attached", "spec": spec, "fence": fence})))
+                }
+            }
+        }
+    };
+    let routes = axum::Router::new().route("/compute/api/v2/computes/no-compute/spec", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let serving = axum::serve(listener, routes);
+    let test = async {
+        let compute = Compute::start(program, &["-p", &uri]).await;
+        let status = compute.until("running", |s| s["status"] == "running").await;
+        assert_eq!((&status["term"], &status["applied_generation"]), (&json!(3), &json!(4)));
+        assert_eq!(compute.ask("alice", "pw1", "postgres", "SELECT 'x'").await.unwrap(), "x");
+    };
+    tokio::select! {
+        () = test => {}
+        ended = async { serving.await } => panic!("the control plane ended: {ended:?}"),
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
