@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::layout::Layout;
-use super::postgres::{postmaster, stop_server};
+use super::postgres::{at_work_in, postmaster, stop_server};
 use super::process::Process;
 use super::state::State;
 use crate::exit::CliError;
@@ -32,13 +32,11 @@ pub async fn run(dir: Option<PathBuf>) -> Result<(), CliError> {
 pub async fn stop(layout: &Layout, state: &State) -> Result<(), CliError> {
     let agents: Vec<_> = state.computes.iter().map(|compute| compute.process.clone()).collect();
     stop_all(&agents, Duration::from_secs(30)).await;
-    let mut left = Vec::new();
     for compute in &state.computes {
         // An agent that was killed leaves its PostgreSQL behind.
         let data = layout.compute_data(compute.id.as_str());
         if let Some(server) = postmaster(&data) {
             stop_server(&server).await;
-            left.extend(postmaster(&data));
         }
     }
     let controllers: Vec<_> = state.controllers.iter().map(|controller| controller.process.clone()).collect();
@@ -46,7 +44,14 @@ pub async fn stop(layout: &Layout, state: &State) -> Result<(), CliError> {
     // The database may run although its start was never written down.
     if let Some(server) = postmaster(&layout.database_data()) {
         stop_server(&server).await;
-        left.extend(postmaster(&layout.database_data()));
+    }
+    let mut left = Vec::new();
+    // What was interrupted while it started, or is just about to end, still works in its directory.
+    for dir in [layout.database(), layout.root.join("computes")] {
+        for process in at_work_in(&dir) {
+            process.ended_within(Duration::from_secs(5)).await;
+        }
+        left.extend(at_work_in(&dir));
     }
     left.extend(agents.into_iter().chain(controllers).filter(Process::is_alive));
     if left.is_empty() {

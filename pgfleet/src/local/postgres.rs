@@ -67,6 +67,9 @@ impl Postgres {
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
+        // For what runs to an end, like initdb: an interrupted start must not go on writing behind our back. A server
+        // is let go of at once by `start_detached`.
+        command.kill_on_drop(true);
         command
     }
 
@@ -113,7 +116,7 @@ impl Postgres {
         // A URL without a password always takes one away.
         let _ = parsed.set_password(None);
         let mut psql = command(&self.program("psql"), Path::new("/"));
-        psql.env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
+        psql.kill_on_drop(true).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
         psql.args(["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-c", sql, "-d", parsed.as_str()]);
         let done = psql.output().await.map_err(|error| format!("cannot run psql: {error}"))?;
         if done.status.success() {
@@ -148,6 +151,19 @@ pub fn postmaster(data: &Path) -> Option<Process> {
     let home = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     let same = std::fs::canonicalize(data).is_ok_and(|data| data == home);
     same.then_some(process).filter(Process::is_alive)
+}
+
+/// PostgreSQL's processes, initdb included, that work below a directory.
+pub fn at_work_in(dir: &Path) -> Vec<Process> {
+    let Ok(dir) = std::fs::canonicalize(dir) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let at_work = pids.filter(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let home = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        matches!(name.trim(), "postgres" | "initdb") && home.is_ok_and(|home| home.starts_with(&dir))
+    });
+    at_work.filter_map(Process::of).filter(Process::is_alive).collect()
 }
 
 /// Ends the PostgreSQL of a data directory: fast, then at once.

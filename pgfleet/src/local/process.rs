@@ -84,6 +84,7 @@ pub fn start_detached(mut command: Command, log: &Path) -> Result<Process, CliEr
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
+        .kill_on_drop(false)
         .process_group(0)
         .spawn()
         .map_err(|error| failed("start", &program, &error))?;

@@ -1,5 +1,5 @@
-//! The client of the demo: two writers and two readers, one of each through each of the two first controllers, for as
-//! long as the story lasts.
+//! The client of the demo: a writer and some readers through each of the two first controllers, for as long as the story
+//! lasts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,9 @@ use crate::exit::CliError;
 /// keep the pace of a busy fleet's owners, and not that of a benchmark of this machine's disk.
 const WRITER_PAUSE: Duration = Duration::from_millis(20);
 const READER_PAUSE: Duration = Duration::from_millis(5);
+
+/// Readers of each member.
+const READERS: usize = 2;
 
 /// A running load.
 pub struct Load {
@@ -49,7 +52,9 @@ impl Load {
             let client = ControllerClient::new(order, tokens.clone(), options)?;
             let examples: Arc<[Example]> = examples.into();
             tasks.spawn(write(client.clone(), Arc::clone(&examples), Arc::clone(&round), stop.clone()));
-            tasks.spawn(read(client, examples, stop.clone()));
+            for _ in 0..READERS {
+                tasks.spawn(read(client.clone(), Arc::clone(&examples), stop.clone()));
+            }
         }
         Ok(Self { calls, tasks, stop })
     }
