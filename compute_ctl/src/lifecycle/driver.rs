@@ -108,7 +108,10 @@ pub struct Driver {
     pub(super) running: Option<Running>,
     pub(super) waiting: Option<Job>,
     pub(super) scheduled: Option<(Instant, Job)>,
+    /// Between tries of a job whose place is at fault.
     pub(super) pauses: Backoff,
+    /// Between starts of a server that keeps dying.
+    crash_pauses: Backoff,
     pub(super) terminators: Vec<oneshot::Sender<Result<(), Refusal>>>,
     pub(super) exit_at: Option<Instant>,
     pub(super) failed: Option<DriverError>,
@@ -142,6 +145,7 @@ impl Driver {
             waiting: None,
             scheduled: None,
             pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+            crash_pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             terminators: Vec::new(),
             exit_at: None,
             failed: None,
@@ -341,7 +345,7 @@ impl Driver {
         self.tools.postgres.metrics().crashed();
         self.publisher.update(|status| status.postgres = None);
         if self.server_since.elapsed() > STEADY {
-            self.pauses.reset();
+            self.crash_pauses.reset();
         }
         let was = self.state;
         self.step(Event::PostgresDied);
@@ -352,7 +356,7 @@ impl Driver {
         let via = if was == ComputeState::Running { Via::Init } else { Via::Silent };
         match self.options.restart_postgres {
             RestartPostgres::OnCrash => {
-                let pause = self.pauses.next_pause();
+                let pause = self.crash_pauses.next_pause();
                 tracing::error!(pause_ms = pause.as_millis(), "PostgreSQL ended by itself ({said}): starting it again");
                 let job = Job { order: Order::Start, via, kept: None, waiters: Vec::new(), tries: 0 };
                 self.scheduled = Some((Instant::now() + pause, job));

@@ -64,6 +64,7 @@ impl Driver {
         let given_up = job.kept.is_none() && self.ledger.entry().rejected && self.ledger.entry().good.is_none();
         let applied = matches!(job.order, Order::Apply(_));
         self.keep_good(&job, &effect).await;
+        self.pauses.reset();
         self.publisher.update(|status| {
             status.postgres = effect.postgres;
             status.pending_restart = effect.pending_restart;
@@ -162,10 +163,8 @@ impl Driver {
     }
 
     fn stopped(&mut self) {
-        let wait = match self.state {
-            ComputeState::TerminationPendingImmediate => Duration::ZERO,
-            _ => LAST_WORDS,
-        };
+        let at_once = self.state == ComputeState::TerminationPendingImmediate;
+        let wait = if at_once { Duration::ZERO } else { LAST_WORDS };
         self.publisher.update(|status| status.postgres = None);
         self.step(Event::PostgresStopped);
         self.exit_at = Some(Instant::now() + wait);

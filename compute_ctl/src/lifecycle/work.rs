@@ -14,6 +14,9 @@ use crate::apply::{ApplyMetrics, Setting, apply_catalog};
 use crate::postgres::{Postgres, Server, ServerError, render};
 use crate::storage;
 
+/// Syncing file by file makes the start after a crash take seconds.
+const DEFAULTS: [(&str, &str); 1] = [("recovery_init_sync_method", "syncfs")];
+
 /// A spec that passed all rules.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
@@ -114,8 +117,9 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
     if let Some(prepared) = wanted {
-        let settings: Vec<_> = prepared.settings.iter().map(|s| (s.name.clone(), s.value.clone())).collect();
-        postgres.write_conf(&render(&settings)).map_err(|error| Failure::place("settings", &error))?;
+        postgres
+            .write_conf(&render(&effective(&prepared.settings)))
+            .map_err(|error| Failure::place("settings", &error))?;
     }
     if server.is_none() {
         start(postgres, server).await?;
@@ -145,6 +149,12 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
             Err(Failure::Spec { detail, effect, rolled_back: false })
         }
     }
+}
+
+/// The agent's own defaults, then the spec: the last of a name wins.
+fn effective(settings: &[Setting]) -> Vec<(String, String)> {
+    let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
 }
 
 /// Starts the server; where it does not start with a new configuration, with the last one that it ran with.

@@ -34,13 +34,18 @@ pub(super) fn is_postmaster_of(pid: i32, data_dir: &Path) -> bool {
     std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data_dir)
 }
 
-/// Removes the file of a postmaster that is dead and that nobody has waited for: it still has its number, so PostgreSQL
-/// would take the file's word that it lives. Not while any process works in the directory: it may be a backend of it.
-pub(super) fn remove_if_dead(data_dir: &Path) {
+/// Removes the files of a postmaster that is dead and that nobody has waited for: it still has its number, so PostgreSQL
+/// would take their word that it lives. Not while any process works in the directory: it may be a backend of it.
+pub(super) fn remove_if_dead(data_dir: &Path, socket_lock: &Path) {
     let Some(file) = read(data_dir) else { return };
     let Ok(data_dir) = data_dir.canonicalize() else { return };
     if !is_zombie(file.pid) || somebody_works_in(&data_dir) {
         return;
+    }
+    let first_line = std::fs::read_to_string(socket_lock).unwrap_or_default();
+    if first_line.lines().next() == Some(&file.pid.to_string()) {
+        // What is left of it makes the start fail, and that is told.
+        let _ = std::fs::remove_file(socket_lock);
     }
     if std::fs::remove_file(data_dir.join("postmaster.pid")).is_ok() {
         tracing::info!(pid = file.pid, "the pid file of a dead postmaster was removed");

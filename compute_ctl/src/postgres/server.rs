@@ -189,7 +189,8 @@ impl Postgres {
         let options = self.options();
         let spawn_error =
             |source| ServerError::Spawn { program: options.programs.postgres.display().to_string(), source };
-        pidfile::remove_if_dead(&options.data_dir);
+        let socket_lock = options.socket_dir.join(format!(".s.PGSQL.{}.lock", options.port));
+        pidfile::remove_if_dead(&options.data_dir, &socket_lock);
         let log =
             OpenOptions::new().create(true).append(true).mode(0o600).open(self.log_file()).map_err(spawn_error)?;
         let log_begin = log.metadata().map_err(spawn_error)?.len();
