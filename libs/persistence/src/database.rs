@@ -11,12 +11,13 @@ use diesel::prelude::*;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use pgfleet_api::controller::LeaderView;
 use pgfleet_api::{ClusterId, InstanceId, Term};
 
 use crate::bootstrap;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
-use crate::records::{Compat, LeaderRow, TermRecord};
+use crate::records::{Compat, TermRecord};
 use crate::schema::{leader_history, schema_compat};
 use crate::session::{Connector, Session, SessionKind};
 
@@ -82,7 +83,7 @@ impl Database {
     ///
     /// # Errors
     /// Any [`DbError`]; before the bootstrap the tables are missing.
-    pub async fn read_leader(&self) -> Result<Option<LeaderRow>, DbError> {
+    pub async fn read_leader(&self) -> Result<Option<LeaderView>, DbError> {
         let session = self.control_session().await?;
         crate::lease::read_row(session.client()).await
     }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgfleet_api::controller::LeaderView;
 use pgfleet_api::{ClusterId, InstanceId, Term};
 use pgfleet_domain::leadership::{Began, Seen};
 use tokio_postgres::{Client, Row};
@@ -16,7 +17,7 @@ use crate::config::application_name;
 use crate::database::Database;
 use crate::error::DbError;
 use crate::migrate;
-use crate::records::{Ended, LeaderRow};
+use crate::records::Ended;
 use crate::session::Session;
 use crate::term::LeaderTerm;
 
@@ -138,7 +139,7 @@ impl LeaseSession {
     ///
     /// # Errors
     /// Any [`DbError`]; the next call connects anew.
-    pub async fn read(&mut self) -> Result<Option<LeaderRow>, DbError> {
+    pub async fn read(&mut self) -> Result<Option<LeaderView>, DbError> {
         self.run("read the leader row", async |client| read_row(client).await).await
     }
 
@@ -296,7 +297,7 @@ pub(crate) async fn bounded<T>(
     }
 }
 
-fn as_seen(row: Option<&LeaderRow>, claim: &Claim) -> bool {
+fn as_seen(row: Option<&LeaderView>, claim: &Claim) -> bool {
     match (row, claim.seen) {
         (None, None) => true,
         (Some(row), Some(seen)) => row.term == seen.term && row.instance_id == seen.instance_id,
@@ -343,13 +344,13 @@ async fn terminate_one(client: &Client, pid: i32, name: &str) -> Result<bool, Db
     Ok(!rows.is_empty())
 }
 
-pub(crate) async fn read_row(client: &Client) -> Result<Option<LeaderRow>, DbError> {
+pub(crate) async fn read_row(client: &Client) -> Result<Option<LeaderView>, DbError> {
     let row = client.query_opt(READ, &[]).await.map_err(DbError::query("read the leader row"))?;
     Ok(row.as_ref().map(leader_row))
 }
 
-fn leader_row(row: &Row) -> LeaderRow {
-    LeaderRow {
+fn leader_row(row: &Row) -> LeaderView {
+    LeaderView {
         cluster_id: ClusterId(row.get(0)),
         term: Term(row.get(1)),
         instance_id: InstanceId(row.get(2)),

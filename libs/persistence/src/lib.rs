@@ -36,9 +36,7 @@ pub use error::{DbError, ErrorClass};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationHooks};
 pub use pgfleet_domain::leadership::{Began, Seen};
-pub use records::{
-    Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LeaderRow, LoadedState, SpecRecord, TermRecord,
-};
+pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
 pub use term::LeaderTerm;
 pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
 

@@ -32,29 +32,6 @@ impl Ended {
     }
 }
 
-/// The leader row as it was read. Timestamps are the database's and are for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeaderRow {
-    /// The fleet.
-    pub cluster_id: ClusterId,
-    /// The leadership.
-    pub term: Term,
-    /// The process that claimed it.
-    pub instance_id: InstanceId,
-    /// Base URL of its API.
-    pub address: String,
-    /// How often it renewed.
-    pub renewals: i64,
-    /// Length of its lease.
-    pub lease_ms: i64,
-    /// When it claimed.
-    pub started_at: DateTime<Utc>,
-    /// When it last renewed.
-    pub renewed_at: DateTime<Utc>,
-    /// When it gave the row up.
-    pub released_at: Option<DateTime<Utc>>,
-}
-
 /// One term of the history. Words are text here, because a newer version may have written ones we do not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TermRecord {

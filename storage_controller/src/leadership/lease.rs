@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgfleet_api::controller::LeaderView;
 use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row};
-use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderRow, LeaderTerm, LeaseSession, Renewed};
+use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderTerm, LeaseSession, Renewed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -166,7 +167,7 @@ impl Lease {
     }
 }
 
-fn row_of(row: LeaderRow) -> Row {
+fn row_of(row: LeaderView) -> Row {
     Row {
         term: row.term,
         instance_id: row.instance_id,

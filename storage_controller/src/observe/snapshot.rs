@@ -311,3 +311,6 @@ impl Snapshot {
         self.lock().tally
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,18 +37,9 @@ impl Desk {
         let row = self.database.read_leader().await;
         self.metrics.took(Operation::Read, begun.elapsed());
         let row = row.map_err(|error| self.read_failed(error))?;
-        let standing = self.leadership.standing();
-        let row = row.ok_or(ServiceError::NotLeading { role: standing.role, leader: None })?;
-        Ok(LeaderView {
-            cluster_id: row.cluster_id,
-            term: row.term,
-            instance_id: row.instance_id,
-            address: row.address,
-            renewals: row.renewals,
-            lease_ms: row.lease_ms,
-            started_at: row.started_at,
-            renewed_at: row.renewed_at,
-            released_at: row.released_at,
+        row.ok_or_else(|| {
+            let standing = self.leadership.standing();
+            ServiceError::NotLeading { role: standing.role, leader: None }
         })
     }
 

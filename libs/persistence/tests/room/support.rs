@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::Observed;
+use pgfleet_api::controller::LeaderView;
 use pgfleet_api::{BootId, ComputeId, InstanceId, SpecHash, Term};
 use pgfleet_harness::postgres::{Cluster, Options, TestClient, bin_dir_or_skip};
 use pgfleet_persistence::{
-    Began, Change, Claim, ClaimOutcome, Database, DatabaseConfig, DbError, LeaderRow, LeaderTerm, LeaseSession,
-    MigrationHooks, NewSpec, Seen, Writer, WriterHooks,
+    Began, Change, Claim, ClaimOutcome, Database, DatabaseConfig, DbError, LeaderTerm, LeaseSession, MigrationHooks,
+    NewSpec, Seen, Writer, WriterHooks,
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -113,7 +114,7 @@ pub fn claim(seen: Option<Seen>, how: Began) -> Claim {
     Claim { seen, floor: Term(0), address: "http://127.0.0.1:7000".to_owned(), lease_ms: 5000, how }
 }
 
-pub fn seen(row: &LeaderRow) -> Seen {
+pub fn seen(row: &LeaderView) -> Seen {
     Seen { term: row.term, instance_id: row.instance_id, renewals: None }
 }
 

@@ -1,0 +1,125 @@
+//! What enters the map, in which order, and that the counts follow it.
+
+use chrono::DateTime;
+use pgfleet_api::BootId;
+
+use super::*;
+
+fn id(n: u32) -> ComputeId {
+    format!("c{n}").parse().unwrap()
+}
+
+fn record(n: u32, generation: i64, change_seq: i64) -> ComputeRecord {
+    ComputeRecord {
+        compute_id: id(n),
+        agent_url: String::new(),
+        labels: [("env".to_owned(), if n.is_multiple_of(2) { "even" } else { "odd" }.to_owned())].into(),
+        generation: Generation(generation),
+        spec: None,
+        spec_hash: None,
+        change_seq,
+        created_at: DateTime::UNIX_EPOCH,
+        updated_at: DateTime::UNIX_EPOCH,
+    }
+}
+
+fn seen(boot: u128, status_seq: u64, state: ComputeState, applied: i64) -> Observed {
+    Observed {
+        state,
+        boot_id: BootId(uuid::Uuid::from_u128(boot)),
+        status_seq,
+        term: None,
+        generation: Some(Generation(applied)),
+        applied_generation: Some(Generation(applied)),
+        rejected_generation: None,
+        spec_hash: None,
+        pending_restart: vec![],
+        ignored_fields: vec![],
+        error: None,
+        error_detail: None,
+        postgres: None,
+    }
+}
+
+/// The counts as a walk over the map would make them.
+fn walked(snapshot: &Snapshot) -> Tally {
+    let mut tally = Tally::default();
+    for id in snapshot.ids() {
+        tally.count(&snapshot.get(&id).unwrap(), 1);
+    }
+    tally
+}
+
+#[test]
+fn a_record_never_goes_back() {
+    let snapshot = Snapshot::default();
+    snapshot.committed(record(1, 2, 7));
+    snapshot.committed(record(1, 1, 6));
+    assert_eq!(snapshot.get(&id(1)).unwrap().record.generation, Generation(2));
+}
+
+#[test]
+fn an_overtaken_observation_is_ignored_and_another_boot_is_not() {
+    let snapshot = Snapshot::loaded(vec![record(1, 3, 1)], vec![(id(1), seen(1, 5, ComputeState::Running, 2))]);
+    assert!(!snapshot.observed(&id(1), Call::Probe, seen(1, 4, ComputeState::Init, 1)));
+    assert!(!snapshot.observed(&id(1), Call::Probe, seen(1, 5, ComputeState::Running, 2)), "the same is no news");
+    assert!(snapshot.observed(&id(1), Call::Probe, seen(2, 1, ComputeState::Init, 2)));
+    assert!(!snapshot.observed(&id(9), Call::Probe, seen(2, 1, ComputeState::Init, 2)), "unknown");
+}
+
+#[test]
+fn a_good_probe_does_not_hide_a_failed_push() {
+    let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![]);
+    snapshot.failed(&id(1), Call::Push, "refused");
+    snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 0));
+    assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error.as_deref(), Some("refused"));
+    snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 0));
+    assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error, None);
+    snapshot.failed(&id(1), Call::Probe, "away");
+    snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 0));
+    assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error, None);
+}
+
+#[test]
+fn the_tally_equals_a_walk_whatever_happens() {
+    let snapshot =
+        Snapshot::loaded(vec![record(1, 2, 1), record(2, 1, 2)], vec![(id(1), seen(1, 1, ComputeState::Running, 1))]);
+    assert_eq!((snapshot.tally().lagging, snapshot.tally().lag_generations, snapshot.tally().unknown), (2, 2, 1));
+    snapshot.committed(record(3, 5, 3));
+    snapshot.committed(record(1, 4, 4));
+    snapshot.observed(&id(3), Call::Push, seen(1, 1, ComputeState::Configuration, 2));
+    snapshot.observed(&id(1), Call::Probe, seen(1, 2, ComputeState::Running, 4));
+    assert_eq!(snapshot.tally(), walked(&snapshot));
+    snapshot.deleted(&id(3));
+    snapshot.deleted(&id(3));
+    assert_eq!(snapshot.tally(), walked(&snapshot));
+}
+
+#[test]
+fn what_is_not_saved_is_offered_until_it_is() {
+    let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![]);
+    assert!(snapshot.take_unsaved().is_empty());
+    snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 1));
+    assert_eq!(snapshot.take_unsaved().len(), 1);
+    assert!(snapshot.take_unsaved().is_empty());
+    snapshot.keep_unsaved(id(1));
+    snapshot.keep_unsaved(id(9));
+    assert_eq!(snapshot.take_unsaved().len(), 1);
+}
+
+#[test]
+fn pages_follow_each_other_without_gap_or_double() {
+    let snapshot = Snapshot::loaded((1..=9).map(|n| record(n, 1, 1)).collect(), vec![]);
+    let filter = Filter { label: Some(("env".into(), "odd".into())), ..Filter::default() };
+    let mut found = Vec::new();
+    let mut cursor = None;
+    loop {
+        let (page, more) = snapshot.page(&filter, cursor.as_ref(), 2);
+        found.extend(page.iter().map(|entry| entry.record.compute_id.clone()));
+        cursor = found.last().cloned();
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(found, [1, 3, 5, 7, 9].map(id));
+}
