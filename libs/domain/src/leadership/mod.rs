@@ -11,13 +11,18 @@
 //!     └────────────────────────────────────────────┴── a higher term, or the lease ran out ◄──────────────┘
 //! ```
 
+mod answer;
 mod candidate;
+mod event;
 mod holder;
 
 use std::time::Duration;
 
-use pgfleet_api::controller::{Candidate, ControllerStatus, LeaderRef, Role};
+use pgfleet_api::controller::{Candidate, LeaderRef, Role};
 use pgfleet_api::{InstanceId, Term};
+
+pub use answer::{Answer, Reply, Row, judge};
+pub use event::{Action, AskEnd, Began, Claim, ClaimEnd, Ending, Event, Seen};
 
 /// What a member is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,234 +41,6 @@ pub struct Config {
     pub margin: Duration,
     /// How long everybody but the successor leaves a term alone after its step-down.
     pub hold: Duration,
-}
-
-/// The leader row as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Term in it.
-    pub term: Term,
-    /// Who claimed it.
-    pub instance_id: InstanceId,
-    /// Where that one listens.
-    pub address: String,
-    /// How often it renewed.
-    pub renewals: i64,
-    /// Length of its lease.
-    pub lease: Duration,
-    /// Whether it gave the row up.
-    pub released: bool,
-}
-
-/// What the row's address says when it is asked for its status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The row's instance; it holds its leadership or is about to give it up.
-    Holds,
-    /// The row's instance; it gave up in favour of somebody, or of anybody.
-    SteppedDown {
-        /// The only one that may claim at once.
-        successor: Option<InstanceId>,
-        /// How long the others wait.
-        hold: Duration,
-    },
-    /// Refused, another instance, or my own listener: the row's process is dead.
-    Dead,
-    /// No proof of anything: only the lease decides.
-    Silent,
-}
-
-/// What came back from the network, before it is judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// A status.
-    Status(ControllerStatus),
-    /// The port refused.
-    Refused,
-    /// Time-out, reset, TLS error, garbage.
-    Silent,
-}
-
-/// Judges a reply against the row it was asked for: the answer table.
-#[must_use]
-pub fn judge(row: &Row, own_address: &str, reply: &Reply) -> Answer {
-    if row.address == own_address {
-        return Answer::Dead;
-    }
-    match reply {
-        Reply::Refused => Answer::Dead,
-        Reply::Silent => Answer::Silent,
-        Reply::Status(status) if status.instance_id != row.instance_id => Answer::Dead,
-        Reply::Status(status) => match status.role {
-            Role::TakingOver | Role::Leader | Role::Suspended | Role::SteppingDown => Answer::Holds,
-            Role::SteppedDown => Answer::SteppedDown {
-                successor: status.successor.as_ref().map(|successor| successor.instance_id),
-                hold: Duration::from_millis(status.hold_ms.unwrap_or(0)),
-            },
-            // It lost its term by itself, or has claimed it a moment ago: both end by the lease or by its own claim.
-            Role::Candidate => Answer::Silent,
-        },
-    }
-}
-
-/// How a leadership began; kept in the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Began {
-    /// Nobody had ever led.
-    First,
-    /// The predecessor stepped down for this one.
-    StepDown,
-    /// The predecessor had released the row.
-    Released,
-    /// The predecessor's process was dead.
-    Crash,
-    /// The predecessor's lease had run out.
-    Lease,
-    /// The same process claims again what it had given up or lost.
-    Revert,
-}
-
-impl Began {
-    /// The word in the history.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::StepDown => "step_down",
-            Self::Released => "released",
-            Self::Crash => "crash",
-            Self::Lease => "lease",
-            Self::Revert => "revert",
-        }
-    }
-}
-
-/// The row that a claim replaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// Its term.
-    pub term: Term,
-    /// Its owner.
-    pub instance_id: InstanceId,
-    /// Without consent: the claim holds only while the row stands here.
-    pub renewals: Option<i64>,
-}
-
-/// A claim to be tried: a compare-and-swap on the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
-    /// The row as it was seen; `None`: there was none.
-    pub seen: Option<Seen>,
-    /// The new term is above this one too.
-    pub floor: Term,
-    /// For the history.
-    pub how: Began,
-    /// End all database sessions of the old owner first: it did not consent.
-    pub end_sessions: bool,
-}
-
-/// How a claim ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimEnd {
-    /// The row is ours under this term.
-    Won {
-        /// The new term.
-        term: Term,
-        /// Own clock before the claim was sent; the lease counts from here.
-        sent_at: Duration,
-    },
-    /// Somebody was faster.
-    Lost,
-    /// The database did not answer; it is tried again by what the row then says.
-    Failed,
-}
-
-/// How the request to step down ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AskEnd {
-    /// It did.
-    Consented,
-    /// It leads no longer, or never did in that term.
-    NotThatLeader,
-    /// It does not accept our token.
-    Unauthorized,
-    /// It did not answer in time.
-    Failed,
-}
-
-/// What happens to a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Time passed.
-    Tick,
-    /// The row was read.
-    RowRead(Option<Row>),
-    /// The row's address was asked for its status.
-    Answered {
-        /// The row it was asked for.
-        term: Term,
-        /// What it said.
-        answer: Answer,
-    },
-    /// The request to step down ended.
-    AskEnded(AskEnd),
-    /// A claim ended.
-    ClaimEnded(ClaimEnd),
-    /// The lease was renewed by a request sent at `sent_at`.
-    Renewed {
-        /// Own clock before it was sent.
-        sent_at: Duration,
-    },
-    /// A renewal or a write found that the row is not ours.
-    Fenced,
-    /// Migrated, loaded, tasks started.
-    TookOver,
-    /// A migration or the load failed.
-    TakeOverFailed,
-    /// Somebody asks this member to step down.
-    StepDownAsked {
-        /// Who wants to lead instead.
-        successor: Option<Candidate>,
-    },
-    /// Everything this leadership had started is joined and flushed.
-    Drained,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// What the room has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Read the leader row.
-    ReadRow,
-    /// Ask the row's address for its status.
-    AskStatus(Row),
-    /// Ask the leader to step down.
-    AskStepDown(LeaderRef),
-    /// Try a claim.
-    Claim(Claim),
-    /// Migrate, load, start the leader's tasks.
-    TakeOver(Term),
-    /// Cancel and join everything this leadership started, flush if it was not lost, then report `Drained`.
-    StopLeading {
-        /// Whether the observed state is flushed: only by a leadership that is not lost.
-        flush: bool,
-    },
-    /// Mark the row released; the history keeps why.
-    Release(Term, Ending),
-    /// End the process.
-    Exit(Ending),
-}
-
-/// Why the process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// In order.
-    Done,
-    /// Migrating or loading failed after the claim.
-    TakeOverFailed,
-    /// The leader refuses this member's token.
-    Unauthorized,
 }
 
 /// Where a member stands.
