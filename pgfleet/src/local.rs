@@ -18,6 +18,7 @@ pub mod up;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Output;
 use crate::exit::CliError;
@@ -76,5 +77,21 @@ pub async fn run(verb: LocalVerb, output: Output) -> Result<(), CliError> {
         LocalVerb::Status { place } => status::run(place.dir, output).await,
         LocalVerb::Down { place } => down::run(place.dir).await,
         LocalVerb::Demo { programs } => Box::pin(demo::run(programs.pg_bin)).await,
+    }
+}
+
+/// Returns when the terminal or a supervisor wants an end. From the first call on, the signals do nothing else: what was
+/// started is ended in order however often Ctrl-C is pressed.
+pub async fn interrupted() -> CliError {
+    let listen = |kind| signal(kind).map_err(|error| CliError::Failed(format!("cannot listen for signals: {error}")));
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(listen);
+    let [mut interrupt, mut terminate, mut hangup] = match signals {
+        [Ok(interrupt), Ok(terminate), Ok(hangup)] => [interrupt, terminate, hangup],
+        [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => return error,
+    };
+    tokio::select! {
+        _ = interrupt.recv() => CliError::Failed("interrupted".to_owned()),
+        _ = terminate.recv() => CliError::Failed("ended by SIGTERM".to_owned()),
+        _ = hangup.recv() => CliError::Failed("the terminal is gone".to_owned()),
     }
 }

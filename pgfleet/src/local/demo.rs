@@ -17,17 +17,17 @@ use pgfleet_api::controller::Role;
 use pgfleet_clients::controller::{CallRecord, ControllerClient, Options};
 use pgfleet_clients::token::Source;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use self::examples::{Example, SETTING, setting_of};
 use self::load::Load;
 use self::measure::Change;
 use self::report::{ComputeResult, Report, ms};
 use super::cluster::{Cluster, Made, Programs};
-use super::down;
 use super::layout::Layout;
 use super::postgres::{Postgres, free_port};
 use super::state::State;
+use super::{down, interrupted};
 use crate::exit::CliError;
 use crate::output::print;
 
@@ -42,10 +42,14 @@ pub async fn run(pg_bin: Option<PathBuf>) -> Result<(), CliError> {
     let programs = Programs::find()?;
     let layout = Layout::new(Some(scratch_dir()))?;
     let made = Made { lock: layout.create()?, layout: layout.clone() };
+    // In a task of its own, so that even a panic ends here and not past the end of everything.
+    let mut story = JoinSet::new();
+    story.spawn(tell(progress, made, postgres, programs));
     let told = tokio::select! {
-        told = Box::pin(tell(&progress, made, postgres, programs)) => told,
+        told = story.join_next() => told.and_then(Result::ok).unwrap_or_else(|| Err(broke())),
         error = interrupted() => Err(error),
     };
+    story.shutdown().await;
     progress.say("ending everything and removing it");
     let state = State::read(&layout).ok().flatten().unwrap_or_default();
     let ended = down::stop(&layout, &state).await.and_then(|()| layout.remove_all_but_logs());
@@ -60,6 +64,10 @@ pub async fn run(pg_bin: Option<PathBuf>) -> Result<(), CliError> {
     conclude(&layout, outcome, ended)
 }
 
+fn broke() -> CliError {
+    CliError::Failed("the demo itself broke; its trace is above".to_owned())
+}
+
 /// Removes everything after a success; keeps the logs and names them after a failure.
 fn conclude(layout: &Layout, outcome: Result<(), CliError>, ended: Result<(), CliError>) -> Result<(), CliError> {
     let Err(error) = outcome.and(ended) else {
@@ -70,7 +78,7 @@ fn conclude(layout: &Layout, outcome: Result<(), CliError>, ended: Result<(), Cl
 }
 
 /// The story, up to the point where all is measured and the cluster still runs.
-async fn tell(progress: &Progress, made: Made, postgres: Postgres, programs: Programs) -> Result<Report, CliError> {
+async fn tell(progress: Progress, made: Made, postgres: Postgres, programs: Programs) -> Result<Report, CliError> {
     let examples = examples::all()?;
     progress.say("starting a private PostgreSQL for the controllers");
     let mut cluster = Cluster::create(made, postgres, programs).await?;
@@ -126,7 +134,7 @@ struct Story {
 }
 
 async fn change_leaders(
-    progress: &Progress,
+    progress: Progress,
     cluster: &mut Cluster,
     load: &Load,
     (first, second, third_port): (&str, &str, u16),
@@ -247,29 +255,14 @@ fn scratch_dir() -> PathBuf {
     base.join(format!("pgfleet-demo-{:08x}", rand::random::<u32>()))
 }
 
-/// Returns when the terminal or a supervisor wants an end.
-async fn interrupted() -> CliError {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot listen for signals: {error}"));
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => return failed(error),
-    };
-    tokio::select! {
-        done = tokio::signal::ctrl_c() => match done {
-            Ok(()) => CliError::Failed("interrupted".to_owned()),
-            Err(error) => failed(error),
-        },
-        _ = terminate.recv() => CliError::Failed("ended by SIGTERM".to_owned()),
-    }
-}
-
 /// Says what happens and when, on standard error.
+#[derive(Clone, Copy)]
 struct Progress {
     begun: Instant,
 }
 
 impl Progress {
-    fn say(&self, what: &str) {
+    fn say(self, what: &str) {
         eprintln!("[{:5.1} s] {what}", self.begun.elapsed().as_secs_f64());
     }
 }

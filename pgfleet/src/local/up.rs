@@ -7,10 +7,10 @@ use pgfleet_api::controller::Role;
 use pgfleet_clients::controller::Options;
 
 use super::cluster::{Cluster, Made, Programs};
-use super::down;
 use super::layout::Layout;
 use super::postgres::Postgres;
 use super::state::State;
+use super::{down, interrupted};
 use crate::exit::CliError;
 use crate::output::print;
 
@@ -29,7 +29,7 @@ pub async fn run(
     let made = Made { lock: layout.create()?, layout: layout.clone() };
     let built = tokio::select! {
         built = Box::pin(build(made, postgres, programs, controllers, computes)) => built,
-        _ = tokio::signal::ctrl_c() => Err(CliError::Failed("interrupted".to_owned())),
+        error = interrupted() => Err(error),
     };
     match built {
         Ok(cluster) => print(&next_steps(&cluster, is_default_place)),

@@ -15,8 +15,12 @@ use crate::exit::CliError;
 
 /// Between two requests of one writer or reader. Every write makes an agent apply a spec and fsync it, so the writers
 /// keep the pace of a busy fleet's owners, and not that of a benchmark of this machine's disk.
-const WRITER_PAUSE: Duration = Duration::from_millis(20);
-const READER_PAUSE: Duration = Duration::from_millis(5);
+const WRITER_PAUSE: Duration = Duration::from_millis(30);
+const READER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Between two rounds over the members while nobody leads: the writers measure the gap, the readers need not crowd it.
+const WRITER_LONGEST_PAUSE: Duration = Duration::from_millis(10);
+const READER_LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Readers of each member.
 const READERS: usize = 2;
@@ -45,15 +49,17 @@ impl Load {
                 deadline: Duration::from_secs(10),
                 refused_deadline: Duration::from_secs(10),
                 attempt: Duration::from_secs(3),
-                max_pause: Duration::from_millis(10),
+                max_pause: WRITER_LONGEST_PAUSE,
                 remember_leader: false,
                 on_call: Some(on_call),
             };
-            let client = ControllerClient::new(order, tokens.clone(), options)?;
+            let reader = Options { max_pause: READER_LONGEST_PAUSE, ..options.clone() };
+            let reader = ControllerClient::new(order.clone(), tokens.clone(), reader)?;
+            let writer = ControllerClient::new(order, tokens.clone(), options)?;
             let examples: Arc<[Example]> = examples.into();
-            tasks.spawn(write(client.clone(), Arc::clone(&examples), Arc::clone(&round), stop.clone()));
+            tasks.spawn(write(writer, Arc::clone(&examples), Arc::clone(&round), stop.clone()));
             for _ in 0..READERS {
-                tasks.spawn(read(client.clone(), Arc::clone(&examples), stop.clone()));
+                tasks.spawn(read(reader.clone(), Arc::clone(&examples), stop.clone()));
             }
         }
         Ok(Self { calls, tasks, stop })
