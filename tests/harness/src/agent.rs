@@ -22,13 +22,14 @@ pub struct AgentOptions<'f> {
     id: ComputeId,
     command: Command,
     postgres_port: u16,
+    http_ports: (u16, u16),
 }
 
 impl<'f> AgentOptions<'f> {
     pub(crate) fn new(fleet: &'f Fleet, id: &str) -> Self {
         let id: ComputeId = id.parse().unwrap_or_else(|error| panic!("{id}: {error}"));
         let command = clean_command(&program("compute_ctl"), fleet.dir());
-        Self { fleet, id, command, postgres_port: free_port() }
+        Self { fleet, id, command, postgres_port: free_port(), http_ports: (0, 0) }
     }
 
     /// With further arguments.
@@ -37,9 +38,10 @@ impl<'f> AgentOptions<'f> {
         self
     }
 
-    /// Its PostgreSQL listens here instead of on a new port.
-    pub fn postgres_port(mut self, port: u16) -> Self {
-        self.postgres_port = port;
+    /// On the ports of an agent that has ended: its next life.
+    pub fn after(mut self, earlier: &Agent) -> Self {
+        self.postgres_port = earlier.postgres_port;
+        self.http_ports = earlier.http_ports;
         self
     }
 
@@ -62,7 +64,8 @@ impl<'f> AgentOptions<'f> {
         command.arg("-b").arg(self.fleet.cluster().bin_dir().join("postgres")).arg("-D").arg(&data_dir);
         command.arg("-C").arg(format!("postgresql://cloud_admin@127.0.0.1:{}/postgres", self.postgres_port));
         command.args(["-i", self.id.as_str(), "--http-host", "127.0.0.1"]);
-        command.args(["--external-http-port", "0", "--internal-http-port", "0"]);
+        let (external, internal) = self.http_ports;
+        command.args(["--external-http-port", &external.to_string(), "--internal-http-port", &internal.to_string()]);
         command.arg("--jwks-file").arg(&self.fleet.keys().jwks).arg("--port-file").arg(&port_file);
         command.arg("--state-dir").arg(home.join("state"));
         let log = self.fleet.dir().join("logs").join(format!("{name}.log"));
@@ -71,6 +74,7 @@ impl<'f> AgentOptions<'f> {
         let port =
             |name: &str| ports.ports.get(name).copied().unwrap_or_else(|| panic!("no port `{name}` in {ports:?}"));
         Agent {
+            http_ports: (port("external_http"), port("internal_http")),
             url: format!("http://127.0.0.1:{}", port("external_http")),
             internal_url: format!("http://127.0.0.1:{}", port("internal_http")),
             id: self.id,
@@ -91,6 +95,7 @@ pub struct Agent {
     url: String,
     internal_url: String,
     data_dir: PathBuf,
+    http_ports: (u16, u16),
     postgres_port: u16,
     token: String,
 }

@@ -25,18 +25,20 @@ pub struct ControllerOptions<'f> {
     private_key: PathBuf,
     lease: String,
     renew: String,
+    probe_interval: String,
 }
 
 impl<'f> ControllerOptions<'f> {
     pub(crate) fn new(fleet: &'f Fleet, name: &str) -> Self {
         let mut command = clean_command(&program("storage_controller"), fleet.dir());
         command.env("PGFLEET_DATABASE_URL", fleet.database_url());
-        command.args(["--listen", "127.0.0.1:0", "--probe-interval", "500ms"]);
+        command.args(["--listen", "127.0.0.1:0"]);
         command.arg("--jwks-file").arg(&fleet.keys().jwks);
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
         let (lease, renew) = (format!("{}ms", LEASE.as_millis()), "200ms".to_owned());
         let private_key = fleet.keys().controller_key.clone();
-        Self { fleet, name: name.to_owned(), command, private_key, lease, renew }
+        let probe_interval = "500ms".to_owned();
+        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval }
     }
 
     /// With further arguments.
@@ -57,6 +59,12 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// Asks every agent for its status this often.
+    pub fn probe_interval(mut self, interval: &str) -> Self {
+        self.probe_interval = interval.to_owned();
+        self
+    }
+
     /// Asks the leader to step down.
     pub fn as_candidate(self) -> Self {
         self.args(&["--start-as-candidate"])
@@ -72,6 +80,7 @@ impl<'f> ControllerOptions<'f> {
     pub async fn start(mut self) -> Controller {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
+        self.command.args(["--probe-interval", &self.probe_interval]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
         let process = Process::start(&self.name, self.command, &log);
         let port_file = self.fleet.dir().join("run").join(format!("{}.json", self.name));

@@ -63,7 +63,7 @@ pub fn bin_dir() -> Option<PathBuf> {
 pub fn bin_dir_or_skip(test: &str) -> Option<PathBuf> {
     let found = bin_dir();
     if found.is_none() {
-        println!("SKIP: {test}: PostgreSQL's programs were not found in PATH or /usr/lib/postgresql");
+        crate::skip(test, "PostgreSQL's programs were not found in PATH or /usr/lib/postgresql");
     }
     found
 }
