@@ -150,7 +150,7 @@ impl Driver {
         self.scheduled = Some((Instant::now() + pause, job));
     }
 
-    fn step_down(&mut self, via: Via) {
+    pub(super) fn step_down(&mut self, via: Via) {
         match via {
             Via::Init => self.step(Event::StartFailed),
             Via::Configuration => self.step(Event::ApplyFailed),
