@@ -4,9 +4,10 @@
 //! What it calls: `session` (connections), `bootstrap`, diesel's pool. Invariant: pooled connections serve reads only;
 //! what writes has a session of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
@@ -18,8 +19,9 @@ use crate::bootstrap;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::records::{Compat, TermRecord};
-use crate::schema::{leader_history, schema_compat};
+use crate::schema::{cluster, leader, leader_history, schema_compat};
 use crate::session::{Connector, Session, SessionKind};
+use crate::writer::Wire;
 
 /// The controller's database.
 pub struct Database {
@@ -27,6 +29,8 @@ pub struct Database {
     pool: Pool<AsyncPgConnection>,
     pool_wait: Duration,
     instance_id: InstanceId,
+    /// A writer's session that is open and prepared before there is a writer.
+    spare: Mutex<Option<Wire>>,
 }
 
 impl std::fmt::Debug for Database {
@@ -59,7 +63,8 @@ impl Database {
         let (role, bootstrapped): (String, bool) = (row.get(1), row.get(2));
         tracing::info!(database = connector.target(), %role, bootstrapped, "connected to the database");
         let pool = pool(&connector, config.pool_size)?;
-        Ok(Arc::new(Self { connector, pool, pool_wait: config.connect_timeout, instance_id: config.instance_id }))
+        let pool_wait = config.connect_timeout;
+        Ok(Arc::new(Self { connector, pool, pool_wait, instance_id: config.instance_id, spare: Mutex::new(None) }))
     }
 
     /// The process whose sessions these are.
@@ -77,15 +82,41 @@ impl Database {
         bootstrap::bootstrap(&self.connector).await
     }
 
-    /// The leader row; none before the first claim.
+    /// Opens and prepares what the next leadership of this process will need, while nothing waits for it: a session for
+    /// the writer, and one of the pool that has run the load once. Needs the migrated tables.
     ///
-    /// Opens a short session of its own. Who reads every half second keeps a [`crate::LeaseSession`].
+    /// # Errors
+    /// Any [`DbError`]; a leadership works without it, only later.
+    pub async fn warm_up(&self) -> Result<(), DbError> {
+        self.load().await?;
+        let wire = Wire::open(self).await?;
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
+        Ok(())
+    }
+
+    /// The writer's session that [`Self::warm_up`] left, if it still lives.
+    pub(crate) fn take_spare(&self) -> Option<Wire> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|wire| !wire.is_closed())
+    }
+
+    /// The leader row; none before the first claim. Who reads every half second keeps a [`crate::LeaseSession`].
     ///
     /// # Errors
     /// Any [`DbError`]; before the bootstrap the tables are missing.
     pub async fn read_leader(&self) -> Result<Option<LeaderView>, DbError> {
-        let session = self.control_session().await?;
-        crate::lease::read_row(session.client()).await
+        const DOING: &str = "read the leader row";
+        let mut conn = self.pooled(DOING).await?;
+        let row: Option<LeaderRow> = leader::table
+            .select(LeaderRow::as_select())
+            .first(&mut conn)
+            .await
+            .optional()
+            .map_err(DbError::diesel(DOING))?;
+        let Some(row) = row else { return Ok(None) };
+        // Minted once and never changed, so it needs no snapshot together with the row.
+        let cluster_id =
+            cluster::table.select(cluster::cluster_id).first(&mut conn).await.map_err(DbError::diesel(DOING))?;
+        Ok(Some(row.view(ClusterId(cluster_id))))
     }
 
     /// The newest terms first.
@@ -155,6 +186,35 @@ fn pool(connector: &Connector, size: usize) -> Result<Pool<AsyncPgConnection>, D
     });
     let manager = AsyncDieselConnectionManager::new_with_config(connector.target(), config);
     Pool::builder(manager).max_size(size.max(1)).build().map_err(|error| DbError::Config { reason: error.to_string() })
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = leader)]
+struct LeaderRow {
+    term: i64,
+    instance_id: uuid::Uuid,
+    address: String,
+    renewals: i64,
+    lease_ms: i64,
+    started_at: DateTime<Utc>,
+    renewed_at: DateTime<Utc>,
+    released_at: Option<DateTime<Utc>>,
+}
+
+impl LeaderRow {
+    fn view(self, cluster_id: ClusterId) -> LeaderView {
+        LeaderView {
+            cluster_id,
+            term: Term(self.term),
+            instance_id: InstanceId(self.instance_id),
+            address: self.address,
+            renewals: self.renewals,
+            lease_ms: self.lease_ms,
+            started_at: self.started_at,
+            renewed_at: self.renewed_at,
+            released_at: self.released_at,
+        }
+    }
 }
 
 #[derive(Queryable, Selectable)]

@@ -70,6 +70,11 @@ impl App {
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
         let database = connect(&args, me).await?;
 
+        let migrated = database.pending(args.migrations_dir.as_deref()).await?.is_empty();
+        if migrated && let Err(error) = database.warm_up().await {
+            tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
+        }
+
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::new("controller"));
         let listening = tasks.child("http");
         let identity =
@@ -83,7 +88,7 @@ impl App {
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
             office: office.clone(),
             migrations_dir: args.migrations_dir.clone(),
-            migrated: database.pending(args.migrations_dir.as_deref()).await?.is_empty(),
+            migrated,
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
             sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },

@@ -76,6 +76,7 @@ fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<
         Answer::SteppedDown { successor, hold } => {
             let since = *watch.stepped_down.get_or_insert(now);
             let row = watch.row.clone();
+            next.look_closely(now);
             if successor == Some(next.config.me) || now.saturating_sub(since) >= hold {
                 return claim(next, Some((&row, true)), Began::StepDown);
             }

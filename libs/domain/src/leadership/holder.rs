@@ -104,6 +104,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, event: Event, now: Dura
         Event::Tick => next.read_when_due(now),
         Event::RowRead(row) => {
             let succeeded = row.as_ref().is_none_or(|row| row.term > term);
+            next.look_closely(now);
             if succeeded || next.lease_ran_out(now) {
                 next.phase = Phase::Candidate(Waiting::Idle);
                 // A successor is only watched; after a lease that ran out the own row is claimed again from the next reading.

@@ -214,6 +214,11 @@ impl State {
         }
     }
 
+    /// A hand-over is under way: whoever knows the new leader a moment earlier sends its clients there a moment earlier.
+    fn look_closely(&mut self, now: Duration) {
+        self.next_read = self.next_read.min(now + self.config.renew / 10);
+    }
+
     fn read_when_due(&mut self, now: Duration) -> Vec<Action> {
         if now < self.next_read {
             return Vec::new();

@@ -208,6 +208,21 @@ fn step_down_then_successor_then_candidate() {
 }
 
 #[test]
+fn in_a_hand_over_the_row_is_looked_at_closely() {
+    let (state, _) = decide(&leading(1, 1), Event::StepDownAsked { successor: None }, at(10));
+    let (state, _) = decide(&state, Event::Drained, at(20));
+    let (state, _) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(30));
+    assert!(decide(&state, Event::Tick, at(79)).1.is_empty());
+    assert_eq!(decide(&state, Event::Tick, at(80)).1, [Action::ReadRow]);
+    let watching = vec![
+        (0, Event::RowRead(Some(row(1, 3, 7)))),
+        (5, Event::Answered { term: Term(3), answer: Answer::SteppedDown { successor: Some(id(4)), hold: at(2000) } }),
+    ];
+    let (state, _) = run(State::new(config(2, false)), watching);
+    assert_eq!(decide(&state, Event::Tick, at(55)).1, [Action::ReadRow]);
+}
+
+#[test]
 fn a_stepped_down_leader_without_a_successor_leads_again_when_the_lease_has_run_out() {
     let (state, _) = decide(&leading(1, 1), Event::StepDownAsked { successor: None }, at(10));
     let (state, _) = decide(&state, Event::Drained, at(20));

@@ -14,7 +14,9 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::plan::{Before, Planned, Stamp, Write, plan};
 use super::{Change, Item, WriteError};
+use crate::database::Database;
 use crate::error::DbError;
+use crate::lease::bounded;
 use crate::records::{JournalKind, labels_of, observed_of, spec_hash_of};
 use crate::session::Session;
 use crate::term::FENCE;
@@ -64,7 +66,7 @@ const MOVE_CURSOR: &str = "
 pub(super) const LOCK_CURSOR: &str = "SELECT last_change FROM change_cursor FOR UPDATE";
 
 /// The writer's connection with its statements prepared.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     session: Session,
     pub(super) fence: Statement,
     pub(super) lock_cursor: Statement,
@@ -78,7 +80,14 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) async fn prepare(session: Session) -> Result<Self, Error> {
+    /// Connects and prepares.
+    pub(crate) async fn open(db: &Database) -> Result<Self, DbError> {
+        let session = db.control_session().await?;
+        let prepare = async { Self::prepare(session).await.map_err(DbError::query("prepared the writer")) };
+        bounded(db.connector().patience(), "prepared the writer", prepare).await
+    }
+
+    async fn prepare(session: Session) -> Result<Self, Error> {
         let client = session.client();
         Ok(Self {
             fence: client.prepare(FENCE).await?,
@@ -98,7 +107,7 @@ impl Wire {
         self.session.client()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.session.is_closed()
     }
 

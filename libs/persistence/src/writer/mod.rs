@@ -32,6 +32,7 @@ use crate::database::Database;
 use crate::records::ComputeRecord;
 use crate::term::LeaderTerm;
 
+pub(crate) use batch::Wire;
 pub use task::WriterTask;
 
 /// Changes that may wait or be written at one time; further callers wait for their turn.

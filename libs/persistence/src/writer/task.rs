@@ -359,9 +359,10 @@ impl WriterTask {
         if let Some(wire) = self.wire.take().filter(|wire| !wire.is_closed()) {
             return Ok(wire);
         }
-        let session = self.db.control_session().await?;
-        let prepare = async { Wire::prepare(session).await.map_err(DbError::query("prepared the writer")) };
-        bounded(self.db.connector().patience(), "prepared the writer", prepare).await
+        match self.db.take_spare() {
+            Some(wire) => Ok(wire),
+            None => Wire::open(&self.db).await,
+        }
     }
 
     fn keep(&mut self, wire: Wire, usable: bool) {

@@ -339,3 +339,21 @@ async fn a_deadlock_is_tried_again() {
     let deadlocks = "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()";
     until(&admin, "the deadlock was one", deadlocks).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_member_writes_and_loads_on_sessions_it_has() {
+    let Some(fleet) = Fleet::new("a_warm_member_writes_and_loads_on_sessions_it_has").await else { return };
+    let member = fleet.member().await;
+    member.db.warm_up().await.unwrap();
+    let term = member.lead().await;
+    let client = fleet.client().await;
+    let sessions =
+        "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE application_name LIKE 'pgfleet/%'";
+    let before = value(&client, sessions).await;
+    let (writer, task) = Writer::channel(Arc::clone(&member.db), Arc::new(term), WriterHooks::default(), 0);
+    let writing = tokio::task::JoinSet::from_iter([task.run(tokio_util::sync::CancellationToken::new())]);
+    writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    member.db.load().await.unwrap();
+    assert_eq!(value(&client, sessions).await, before, "a new session was opened inside the gap");
+    drop(writing);
+}
