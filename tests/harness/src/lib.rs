@@ -9,6 +9,7 @@ pub mod controller;
 pub mod fleet;
 pub mod http;
 pub mod keys;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod programs;

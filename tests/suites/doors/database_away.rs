@@ -3,6 +3,7 @@
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::SpecView;
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::load::Load;
 use pgfleet_harness::postgres::StopMode;
 use pgfleet_harness::process::PATIENCE;
 use pgfleet_harness::specs::{mark_of, marked};
@@ -39,4 +40,25 @@ async fn database_away() {
     assert_eq!(mark_of(&view.spec), "after");
     let terms: Vec<i64> = fleet.history().await.iter().map(|(term, _, _)| *term).collect();
     assert!(terms.is_sorted_by(|a, b| a < b), "{terms:?}");
+}
+
+/// A restart of the database under a load, well within the lease: nobody's request fails and nobody else leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_restart_changes_no_leader() {
+    let Some(fleet) = Fleet::with_own_server("database_restart_changes_no_leader").await else { return };
+    let a = fleet.controller("a").lease("20s", "500ms").start_leader().await;
+    let b = fleet.controller("b").lease("20s", "500ms").start().await;
+    b.follows(&a, PATIENCE).await;
+    let token = fleet.keys().scope(Scope::Admin);
+    let body = r#"{"agent_url": "http://127.0.0.1:1"}"#;
+    let made = a.call("PUT", "/control/v1/compute/c1").token(&token).body(body).send().await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    let load = Load::start(&fleet, &[&a, &b], &["c1".parse().unwrap()]);
+    load.goes_on("load before the restart", 30).await;
+    fleet.cluster().restart(StopMode::Fast).await.unwrap();
+    load.goes_on("load after the restart", 30).await;
+    load.finish().await.is_in_the_history(&fleet).await;
+    assert_eq!(a.leads(PATIENCE).await.get(), 1);
+    b.follows(&a, PATIENCE).await;
+    assert_eq!(fleet.history().await, [(1, "first".to_owned(), None)]);
 }

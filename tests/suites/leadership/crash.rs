@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use pgfleet_api::compute::SpecAccepted;
 use pgfleet_api::controller::Role;
 use pgfleet_harness::controller::LEASE;
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::load::Load;
 use pgfleet_harness::process::PATIENCE;
-use pgfleet_harness::specs::marked;
 
 use super::{get_meanwhile, id, is_there, journal, put, put_meanwhile, register, register_meanwhile, stored};
 
-/// The killed leader's port refuses, so nobody waits for its lease, which is long here; what was acknowledged is there.
+/// The killed leader's port refuses, so nobody waits for its lease, which is long here. Clients write and read all the
+/// while: what was acknowledged is there, and no request fails for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigkill_leader() {
     let Some(fleet) = Fleet::start("sigkill_leader").await else { return };
@@ -19,25 +21,24 @@ async fn sigkill_leader() {
     b.is(Role::Candidate, PATIENCE).await;
     register(&fleet, &a, "c1").await;
     register(&fleet, &a, "c2").await;
-    let client = fleet.client(&[&b, &a]);
-    let mut last = Vec::new();
-    for round in 0..5 {
-        for name in ["c1", "c2"] {
-            let accepted = client.put_spec(&id(name), &marked(&format!("{name}-{round}")), None).await.unwrap();
-            last.push((name, accepted));
-        }
-    }
+    let last = put(&fleet, &a, "c1", "the last before the load").send().await;
+    let load = Load::start(&fleet, &[&a, &b], &[id("c1"), id("c2")]);
+    load.goes_on("load before the crash", 50).await;
+
     let killed = Instant::now();
     a.process.kill().await;
     let term = b.leads(PATIENCE).await;
     let took = killed.elapsed();
     assert!(took < Duration::from_secs(2), "the take-over took {took:?}");
     assert_eq!(term.get(), 2);
-    for (name, accepted) in &last[last.len() - 2..] {
-        is_there(&fleet, &b, name, accepted).await;
+    load.goes_on("load after the crash", 50).await;
+
+    let acknowledged = load.finish().await;
+    acknowledged.is_in_the_history(&fleet).await;
+    for (name, (generation, hash)) in acknowledged.newest() {
+        is_there(&fleet, &b, &name, generation, &hash).await;
+        assert!(generation > last.json::<SpecAccepted>().generation, "generations go on");
     }
-    let next = client.put_spec(&id("c1"), &marked("after"), None).await.unwrap();
-    assert_eq!(next.generation.get(), 6, "generations go on");
     let history = fleet.history().await;
     assert_eq!(history[1], (2, "crash".to_owned(), None));
     assert_eq!(history[0].2.as_deref(), Some("crash"), "{history:?}");

@@ -8,6 +8,7 @@ use pgfleet_api::auth::Scope;
 use pgfleet_api::controller::{LeaderView, Role, StepDownResponse};
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::process::PATIENCE;
+use pgfleet_harness::wait::wait_for;
 
 use super::{put, register};
 
@@ -101,6 +102,12 @@ async fn start_as_candidate() {
     let row: LeaderView =
         a.call("GET", "/control/v1/leader").token(&fleet.keys().scope(Scope::Viewer)).send().await.json();
     assert_eq!((row.instance_id, row.term.get(), row.address.as_str()), (b.instance_id(), 2, b.url()));
+    wait_for("the leader lists both members", PATIENCE, async || {
+        let list = fleet.client(&[&b]).controllers().await.unwrap().controllers;
+        let roles: Vec<_> = list.iter().map(|member| (member.instance_id, member.role)).collect();
+        (roles == [(b.instance_id(), Role::Leader), (a.instance_id(), Role::Candidate)]).then_some(())
+    })
+    .await;
 
     let peer = fleet.keys().scope(Scope::ControllerPeer);
     let body = format!(

@@ -9,9 +9,9 @@ mod hand_over;
 
 use std::time::Duration;
 
-use pgfleet_api::ComputeId;
 use pgfleet_api::auth::Scope;
-use pgfleet_api::compute::{RegisterCompute, SpecAccepted};
+use pgfleet_api::compute::RegisterCompute;
+use pgfleet_api::{ComputeId, Generation, SpecHash};
 use pgfleet_harness::controller::Controller;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::http::{Answer, Call};
@@ -88,11 +88,11 @@ async fn journal(fleet: &Fleet, name: &str) -> Vec<(i64, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Accepted writes are in the database and at the new leader, as they were acknowledged.
-async fn is_there(fleet: &Fleet, leader: &Controller, name: &str, accepted: &SpecAccepted) {
-    let view = fleet.client(&[leader]).get_spec(&id(name)).await.unwrap();
-    assert_eq!((view.generation, &view.spec_hash), (accepted.generation, &accepted.spec_hash), "{name}");
-    assert_eq!(stored(fleet, name).await.unwrap().0, accepted.generation.get(), "{name}");
+/// A write is in the database and at the new leader, as it was acknowledged.
+async fn is_there(fleet: &Fleet, leader: &Controller, name: &ComputeId, generation: Generation, hash: &SpecHash) {
+    let view = fleet.client(&[leader]).get_spec(name).await.unwrap();
+    assert_eq!((view.generation, &view.spec_hash), (generation, hash), "{name}");
+    assert_eq!(stored(fleet, name.as_str()).await.unwrap().0, generation.get(), "{name}");
 }
 
 const SECOND: Duration = Duration::from_secs(1);
