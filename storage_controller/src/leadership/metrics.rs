@@ -135,6 +135,11 @@ impl LeadershipMetrics {
 
     /// A part of a hand-over ended.
     pub fn phase(&self, phase: Phase, took: Duration) {
+        tracing::debug!(
+            ?phase,
+            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "a phase of the hand-over ended"
+        );
         self.handover_phase_seconds.set(ByPhase { phase }, took.as_secs_f64());
     }
 
