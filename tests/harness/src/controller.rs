@@ -76,14 +76,19 @@ impl<'f> ControllerOptions<'f> {
         self.args(&["--dev"])
     }
 
-    /// Starts it and waits until its port is known.
-    pub async fn start(mut self) -> Controller {
+    /// Starts it and waits for nothing: for one that is expected to end.
+    pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
         self.command.args(["--probe-interval", &self.probe_interval]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
-        let process = Process::start(&self.name, self.command, &log);
+        Process::start(&self.name, self.command, &log)
+    }
+
+    /// Starts it and waits until its port is known.
+    pub async fn start(self) -> Controller {
         let port_file = self.fleet.dir().join("run").join(format!("{}.json", self.name));
+        let process = self.launch();
         let ports = wait_port_file(&process, &port_file, PATIENCE).await;
         let port = ports.ports.get("http").copied().unwrap_or_else(|| panic!("no port `http` in {ports:?}"));
         Controller { process, url: format!("http://127.0.0.1:{port}"), instance_id: InstanceId(ports.instance_id) }

@@ -10,6 +10,7 @@ use pgfleet_api::{ErrorCode, Fence, FenceMark, Generation, Term};
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
 use pgfleet_clients::token::{Grant, Source};
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 use pgfleet_harness::specs::marked;
 use pgfleet_harness::wait::{stays, wait_for, wait_until};
@@ -56,14 +57,17 @@ async fn stale_push_refused() {
 
     a.process.go_on();
     a.process.thaw();
-    wait_until("the old leader's push was refused as stale", PATIENCE, async || {
-        let page = a.call("GET", "/metrics").send().await.body;
-        let count = page.lines().find(|line| {
-            line.starts_with("storage_controller_agent_pushes_total") && line.contains("outcome=\"stale\"")
-        });
-        count.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).is_some_and(|count| count >= 1.0)
+    let counted = async |url: &str, metric: &str, label: &str| {
+        let page = Call::new("GET", format!("{url}/metrics")).send().await.body;
+        let line = page.lines().find(|line| line.starts_with(metric) && line.contains(label));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    wait_until("the old leader hears that its push was refused as stale", PATIENCE, async || {
+        counted(a.url(), "storage_controller_agent_pushes_total", "outcome=\"stale\"").await >= 1.0
     })
     .await;
+    let refused = counted(agent.url(), "compute_ctl_refusals_total", "reason=\"stale_term\"").await;
+    assert!(refused >= 1.0, "the agent refused it for its term");
     stays("the agent's content is the new leader's", Duration::from_millis(500), async || {
         let now = agent.status().await.unwrap();
         (now.term, now.generation, now.applied_generation, &now.spec_hash)

@@ -5,6 +5,7 @@ use pgfleet_api::auth::Scope;
 use pgfleet_clients::token::Grant;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::http::Call;
+use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
 const CONTROLLER: [(&str, &str, &[Scope]); 11] = {
@@ -125,8 +126,8 @@ async fn tokens_required() {
 async fn a_stranger_cannot_take_over() {
     let Some(fleet) = Fleet::start("a_stranger_cannot_take_over").await else { return };
     let a = fleet.controller("a").start_leader().await;
-    let b = fleet.controller("b").as_candidate().private_key(fleet.keys().foreign_key()).start().await;
-    assert_eq!(b.process.exit_code(pgfleet_harness::process::PATIENCE).await, 64);
-    assert!(b.process.said("storage_controller: error: the leader does not accept this member's token"));
-    assert_eq!(a.leads(pgfleet_harness::process::PATIENCE).await.get(), 1);
+    let b = fleet.controller("b").as_candidate().private_key(fleet.keys().foreign_key()).launch();
+    assert_eq!(b.exit_code(PATIENCE).await, 64);
+    assert!(b.said("storage_controller: error: the leader does not accept this member's token"));
+    assert_eq!(a.leads(PATIENCE).await.get(), 1);
 }

@@ -42,6 +42,27 @@ async fn stale_write_refused() {
     .await;
 }
 
+/// The old leader is well, believes in its lease for another minute, and has not heard that somebody else leads: the row
+/// said a second. The first write that reaches it is refused by the fence alone, for the new leader has not written yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_does_not_know() {
+    let Some(fleet) = Fleet::start("a_leader_that_does_not_know").await else { return };
+    let a = fleet.controller("a").lease("60s", "20s").start_leader().await;
+    fleet.database().await.execute("UPDATE leader SET lease_ms = 1000", &[]).await.unwrap();
+    let b = fleet.controller("b").start().await;
+    assert_eq!(b.leads(PATIENCE).await.get(), 2);
+    assert_eq!(a.status().await.unwrap().role, Role::Leader, "it does not know");
+    let answer = register_meanwhile(&fleet, &a, "c1", "stale").join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert_eq!(answer.header("x-pgfleet-executed"), Some("no"));
+    assert_eq!(stored(&fleet, "c1").await, None);
+    assert_eq!(journal(&fleet, "c1").await, []);
+    a.follows(&b, PATIENCE).await;
+    register(&fleet, &b, "c1").await;
+    assert_eq!(put(&fleet, &b, "c1", "fresh").send().await.status, 202);
+    assert_eq!(stored(&fleet, "c1").await, Some((1, "fresh".to_owned())));
+}
+
 /// The old leader consents while a write of it is still open: the claim waits in the database until it is committed, and
 /// then the new leader has it. A transaction of anybody else under the old fence is waited for as well.
 #[tokio::test(flavor = "multi_thread")]

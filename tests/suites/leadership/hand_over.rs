@@ -174,9 +174,9 @@ async fn migrations_after_step_down() {
     let broken = fleet.make_dir("broken");
     write_migration(&broken, "20990102000000_break", "CREATE TABLE half (x int); SELECT 1 / 0;");
     let broken = broken.display().to_string();
-    let c = long("c").as_candidate().args(&["--dev", "--migrations-dir", &broken]).start().await;
-    assert_eq!(c.process.exit_code(PATIENCE).await, 1);
-    assert!(c.process.said("20990102000000_break"), "{}", c.process.log());
+    let c = long("c").as_candidate().args(&["--dev", "--migrations-dir", &broken]).launch();
+    assert_eq!(c.exit_code(PATIENCE).await, 1);
+    assert!(c.said("20990102000000_break"), "{}", c.log());
     assert_eq!(b.leads(PATIENCE).await.get(), 4, "the old leader leads again");
     assert!(!there("half").await, "a failed migration leaves nothing");
     let history = fleet.history().await;
