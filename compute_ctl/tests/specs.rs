@@ -17,6 +17,25 @@ fn empty() -> Value {
 }
 
 #[tokio::test]
+async fn a_higher_term_is_kept_even_when_the_spec_cannot_be_judged() {
+    let Some(program) = postgres_program() else { return };
+    let compute = Compute::start(program, &[]).await;
+    let (code, status) = compute.configure(&empty(), Some(fence(5, 7, 'a'))).await;
+    assert_eq!(code, 200, "{status}");
+    // A file where the agent's scratch directory was: the server program cannot be asked.
+    let check = compute.pgdata().with_extension("pgfleet").join("check");
+    std::fs::remove_dir_all(&check).unwrap();
+    std::fs::write(&check, "").unwrap();
+    let (code, body) = compute.configure(&empty(), Some(fence(6, 8, 'b'))).await;
+    assert_eq!(code, 500, "{body}");
+    std::fs::remove_file(&check).unwrap();
+    let (code, body) = compute.configure(&empty(), Some(fence(5, 9, 'c'))).await;
+    assert_eq!((code, &body["code"], &body["highest"]["term"]), (409, &json!("stale_term"), &json!(6)), "{body}");
+    let (code, body) = compute.configure(&empty(), Some(fence(6, 8, 'b'))).await;
+    assert_eq!(code, 200, "what could not be judged is taken when it is sent again: {body}");
+}
+
+#[tokio::test]
 async fn the_rule_of_the_ledger_survives_a_restart() {
     let Some(program) = postgres_program() else { return };
     let mut compute = Compute::start(program, &[]).await;

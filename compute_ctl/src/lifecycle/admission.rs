@@ -49,11 +49,9 @@ pub(super) async fn admit(
         return Ok(Decision::Take(prepared));
     };
     let Admission { verdict, record } = fence::admit(&tools.compute_id, known.as_ref(), fence);
-    if !matches!(verdict, Verdict::Accept)
-        && let Some(record) = record.clone()
-    {
-        // A higher term is kept whatever follows.
-        ledger.keep(Entry { record: Some(record), ..ledger.entry().clone() }).await?;
+    if let Some(raised) = raised(known.as_ref(), record.as_ref()) {
+        // A higher term is kept whatever follows: also when the spec turns out to be refused, or cannot be judged at all.
+        ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
     }
     match verdict {
         Verdict::AlreadyAccepted => Ok(Decision::Repeated),
@@ -62,6 +60,12 @@ pub(super) async fn admit(
         }
         Verdict::Accept => take(tools, ledger, configure, fence, record, server_runs).await,
     }
+}
+
+/// What the ledger holds already, under the higher term that a request has brought.
+fn raised(known: Option<&LedgerRecord>, wanted: Option<&LedgerRecord>) -> Option<LedgerRecord> {
+    let (known, wanted) = (known?, wanted?);
+    (wanted.term > known.term).then(|| LedgerRecord { term: wanted.term, ..known.clone() })
 }
 
 /// A fenced spec whose turn it is. One that a rule refuses is kept as rejected, so that nobody sends it again.

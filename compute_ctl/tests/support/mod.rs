@@ -16,17 +16,10 @@ use serde_json::{Value, json};
 /// Verifier of the password `pw1`.
 pub const SCRAM_PW1: &str = "SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$pzBAVl7hCY10alzuuUQO8AQlQkbwXBn+U7FBUKkx/80=:9JPns5hb7cAFjvET+ITWgjXUJ/1UOOghMYzE1uVl20A=";
 
-/// The first server program that is found, or none, which every test answers with a line and no more.
+/// The server program, or none after a line that says so, which every test answers by returning.
 pub fn postgres_program() -> Option<PathBuf> {
-    let on_path =
-        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let versions =
-        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin"));
-    let found = on_path.chain(versions).map(|dir| dir.join("postgres")).find(|program| program.is_file());
-    if found.is_none() {
-        println!("SKIP: there is no PostgreSQL server on this machine");
-    }
-    found
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    pgfleet_harness::postgres::bin_dir_or_skip(&test).map(|dir| dir.join("postgres"))
 }
 
 /// A directory that PostgreSQL's user can reach, removed at the end.
