@@ -79,6 +79,29 @@ async fn agent_restart() {
     again.runs(Generation(3)).await;
 }
 
+/// The agent is killed on either side of the moment in which its promise becomes durable. Before it, nothing was promised
+/// and the controller pushes again; after it, the next life finds the promise and keeps it by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_killed_around_its_promise() {
+    let Some(fleet) = Fleet::start("agent_killed_around_its_promise").await else { return };
+    let a = fleet.controller("a").probe_interval("200ms").start_leader().await;
+    let client = fleet.client(&[&a]);
+    for (name, point, promised) in [("c1", "agent_before_fsync", false), ("c2", "agent_after_rename", true)] {
+        let agent = fleet.agent(name).pause_at(point).start().await;
+        register(&client, &agent, Some(orders())).await;
+        agent.process.paused_at(point).await;
+        agent.process.kill().await;
+        let ledger = std::fs::read_to_string(fleet.dir().join(format!("compute-{name}/state/ledger.json")));
+        assert_eq!(ledger.is_ok_and(|text| text.contains("\"generation\":1")), promised, "{point}");
+        let again = fleet.agent(name).after(&agent).start().await;
+        again.runs(Generation(1)).await;
+        let settled = applied(&client, &again).await;
+        assert_eq!((settled.compute.lag, settled.generation), (0, Generation(1)), "{point}");
+        let session = again.connect("orders_app", ORDERS_PASSWORD, "orders").await;
+        assert_eq!(session.query_one("SELECT 7", &[]).await.unwrap().get::<_, i32>(0), 7);
+    }
+}
+
 /// PostgreSQL is killed under the agent: it runs again by itself, with its data, and the controller has seen it.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_killed() {

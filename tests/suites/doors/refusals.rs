@@ -164,3 +164,44 @@ async fn etag_and_if_match() {
     let third = accepted(&put(&controller, &token, "one").send().await);
     assert_eq!(third.generation.get(), 3, "a compute made again goes on from its tombstone");
 }
+
+/// What the agent says to bad input: the reference's `error` beside our code and path; and it goes on as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_of_the_agent() {
+    let Some(fleet) = Fleet::start("bad_input_of_the_agent").await else { return };
+    let agent = fleet.agent("c1").start().await;
+    let wrapped = |spec: Value| json!({ "spec": spec }).to_string().into_bytes();
+    let bare = |pointer: &str, value: Value| with(pointer, value);
+    let nested = |pointer: &str, value: Value| wrapped(serde_json::from_slice(&with(pointer, value)).unwrap());
+    let name = "/cluster/roles/1/name";
+    let no_such = json!([{"name": "no_such_setting", "value": "1", "vartype": "integer"}]);
+    let rows: Vec<(&str, &str, Vec<u8>, u16, ErrorCode, Option<&str>)> = vec![
+        ("GET", "/nowhere", Vec::new(), 404, ErrorCode::UnknownRoute, None),
+        ("GET", "/configure", Vec::new(), 405, ErrorCode::MethodNotAllowed, None),
+        ("POST", "/configure", b"{".to_vec(), 400, ErrorCode::NotJson, None),
+        ("POST", "/configure", b"{}".to_vec(), 422, ErrorCode::InvalidBody, None),
+        ("POST", "/configure", nested(name, json!(7)), 422, ErrorCode::InvalidBody, Some("cluster.roles[1].name")),
+        ("POST", "/spec", b"name=value".to_vec(), 400, ErrorCode::NotJson, None),
+        ("POST", "/spec", bare(name, json!("")), 422, ErrorCode::InvalidBody, Some("cluster.roles[1].name")),
+        (
+            "POST",
+            "/spec",
+            bare("/cluster/settings", no_such),
+            422,
+            ErrorCode::InvalidBody,
+            Some("cluster.settings[0].name"),
+        ),
+        ("POST", "/spec", vec![b' '; (4 << 20) + 1], 413, ErrorCode::PayloadTooLarge, None),
+    ];
+    for (method, path, body, status, code, at) in rows {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        let answer = agent.call(method, path).body(body).send().await;
+        let what = format!("{method} {path} {shown}: {} {}", answer.status, answer.body);
+        assert_eq!(answer.refusal(), (status, code), "{what}");
+        let text: Value = answer.json();
+        assert_eq!(text["error"], text["msg"], "{what}");
+        assert_eq!(answer.error().path.as_deref(), at.or(answer.error().path.as_deref()), "{what}");
+    }
+    let status = agent.status().await.unwrap();
+    assert_eq!((status.status.as_str(), status.generation), ("empty", None), "nothing of all this was taken");
+}

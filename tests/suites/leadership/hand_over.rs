@@ -90,6 +90,33 @@ async fn successor_never_comes() {
     assert_eq!(fleet.history().await[1].1, "revert");
 }
 
+/// The successor dies after its claim, before or inside its migration: nothing of the migration is left, its row's address
+/// refuses, and the old leader leads again without waiting for a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn successor_dies_after_its_claim() {
+    let Some(fleet) = Fleet::start("successor_dies_after_its_claim").await else { return };
+    let dir = fleet.make_dir("migrations");
+    write_migration(&dir, "20990101000000_add_probe", "CREATE TABLE probe (x int);");
+    let dir = dir.display().to_string();
+    let a = fleet.controller("a").lease("60s", "300ms").start_leader().await;
+    register(&fleet, &a, "c1").await;
+    let mut term = 1;
+    for point in ["after_claim", "mid_migration"] {
+        let b = fleet.controller(point).lease("60s", "300ms").as_candidate().args(&["--migrations-dir", &dir]);
+        let b = b.pause_at(point).start().await;
+        b.process.paused_at(point).await;
+        a.follows(&b, PATIENCE).await;
+        b.process.kill().await;
+        term += 2;
+        assert_eq!(a.leads(PATIENCE).await.get(), term, "killed at {point}");
+        let there = "SELECT to_regclass('probe') IS NOT NULL";
+        assert!(!fleet.database().await.query_one(there, &[]).await.unwrap().get::<_, bool>(0), "killed at {point}");
+        assert_eq!(put(&fleet, &a, "c1", point).send().await.status, 202, "killed at {point}");
+    }
+    let began: Vec<String> = fleet.history().await.into_iter().map(|(_, began, _)| began).collect();
+    assert_eq!(began, ["first", "step_down", "crash", "step_down", "crash"]);
+}
+
 /// A rolling restart of one member: the candidate asks, the leader steps down for it and stays as a candidate; the
 /// request names the leadership it is meant for, and another leadership refuses.
 #[tokio::test(flavor = "multi_thread")]
