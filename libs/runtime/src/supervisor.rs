@@ -24,6 +24,8 @@ use crate::metrics::TaskMetrics;
 pub enum Kind {
     /// The process cannot do without it: an early end of any sort cancels the root group.
     Vital,
+    /// The process waits for its result: it may end well at any time, but its error or panic cancels the root group.
+    Step,
     /// Its error or panic is logged and counted; the others go on.
     Worker,
 }
@@ -149,16 +151,16 @@ impl TaskGroup {
         };
         let asked_to = self.inner.token.is_cancelled();
         match kind {
-            Kind::Vital if !asked_to => {
+            Kind::Vital | Kind::Step if !asked_to && (kind == Kind::Vital || ended != "ended") => {
                 let reason = format!("task {group}/{name} {ended}");
                 tracing::error!(group, task = name, "{reason}; the process ends in order");
                 lock(&self.inner.root.failure).get_or_insert(reason);
                 self.inner.root.token.cancel();
             }
-            Kind::Vital | Kind::Worker if ended != "ended" => {
+            Kind::Vital | Kind::Step | Kind::Worker if ended != "ended" => {
                 tracing::warn!(group, task = name, "task {group}/{name} {ended}");
             }
-            Kind::Vital | Kind::Worker => {}
+            Kind::Vital | Kind::Step | Kind::Worker => {}
         }
     }
 
@@ -266,6 +268,21 @@ mod tests {
         });
         seen.await.unwrap();
         assert!(!root.token().is_cancelled());
+        root.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_step_may_end_well_and_not_otherwise() {
+        let root = TaskGroup::new("root");
+        root.spawn::<io::Error>("good", Kind::Step, async { Ok(()) });
+        root.spawn("waits", Kind::Vital, until_cancelled(root.token()));
+        while root.running_names() != ["waits"] {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((root.token().is_cancelled(), root.failure()), (false, None));
+        root.spawn::<io::Error>("bad", Kind::Step, async { panic!("on purpose") });
+        tokio::time::timeout(Duration::from_secs(5), root.token().cancelled()).await.unwrap();
+        assert!(root.failure().unwrap().starts_with("task root/bad panicked"));
         root.stop().await;
     }
 

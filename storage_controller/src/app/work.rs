@@ -13,6 +13,8 @@ use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, Wri
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
+use tokio::task::JoinSet;
+
 use crate::agents::Agents;
 use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Snapshot, SweepSettings, sweep};
@@ -77,11 +79,18 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
     let writing = mandate.tasks.child("writer");
     let (chair, number, token) = (mandate.chair, mandate.term.term(), writing.token());
     writing.spawn("writer", Kind::Worker, async move {
-        let ended = task.run(token.clone()).await;
+        // In a set of its own, so that the chair hears of it even if the writer panics.
+        let mut run = JoinSet::new();
+        run.spawn(task.run(token.clone()));
+        let ended = run.join_next().await;
         if !token.is_cancelled() {
             chair.fenced(number).await;
         }
-        ended
+        match ended {
+            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            Some(Ok(ended)) => ended,
+            None => Ok(()),
+        }
     });
 
     let waker = Waker::default();
@@ -95,11 +104,11 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
         from.reconcile_metrics.clone(),
     );
     let following = mandate.tasks.child("reconcile");
-    following.spawn("engine", Kind::Worker, engine.run(following.token()));
+    following.spawn("engine", Kind::Vital, engine.run(following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
-    following.spawn("flush", Kind::Worker, flusher.clone().run(following.token()));
+    following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let looking = sweep(snapshot.clone(), from.agents.clone(), waker.clone(), from.sweep, following.token());
-    following.spawn("sweep", Kind::Worker, looking);
+    following.spawn("sweep", Kind::Vital, looking);
     from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker });
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {

@@ -300,7 +300,7 @@ impl Room {
     /// Runs something outside the driver; its result comes back as an input.
     fn later(&self, name: &'static str, work: impl Future<Output = Input> + Send + 'static) {
         let reports = self.reports.clone();
-        self.tasks.spawn(name, Kind::Worker, async move {
+        self.tasks.spawn(name, Kind::Step, async move {
             let input = work.await;
             // The room ends before its helpers do.
             let _ = reports.send(input).await;
@@ -338,7 +338,7 @@ impl Room {
         };
         let (reports, work, pauses) = (self.reports.clone(), self.take_up.clone(), self.pauses.clone());
         // In the leader's own group: whoever stops the leadership joins its beginning, too.
-        leader.tasks.spawn("take_up", Kind::Worker, async move {
+        leader.tasks.spawn("take_up", Kind::Step, async move {
             pauses.at(PausePoint::AfterClaim).await;
             let outcome = work(mandate).await;
             let _ = reports.send(Input::TookUp(number, outcome)).await;
