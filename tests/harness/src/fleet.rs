@@ -25,13 +25,20 @@ use crate::postgres::{Cluster, Options, TestClient, bin_dir_or_skip, connect};
 /// A postmaster gets SIGQUIT, so that it gives its shared memory back.
 const REAPER: &str = r#"
 read -r _
-ours() { for p in /proc/[0-9]*; do if grep -qsF -e "$DIR/" "$p/cmdline"; then echo "${p#/proc/}"; fi; done; }
+ours() {
+  set -- /proc/[0-9]*/cmdline
+  grep -lsF -e "$DIR/" "$@" | sed 's,/proc/,,; s,/cmdline,,'
+}
 for pid in $(ours); do
-  case "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)" in */postgres\ *) ;; *) kill -9 "$pid" 2>/dev/null ;; esac
+  program=$(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | head -n 1)
+  case "$program" in */postgres) ;; *) kill -9 "$pid" 2>/dev/null ;; esac
 done
-kill -QUIT $(ours) 2>/dev/null
 n=0
-while [ -n "$(ours)" ] && [ "$n" -lt 100 ]; do sleep 0.05; n=$((n + 1)); done
+while [ -n "$(ours)" ] && [ "$n" -lt 100 ]; do
+  kill -QUIT $(ours) 2>/dev/null
+  sleep 0.05
+  n=$((n + 1))
+done
 kill -9 $(ours) 2>/dev/null
 if [ -z "$KEEP" ]; then rm -rf -- "$DIR"; fi
 "#;
