@@ -5,12 +5,13 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint
+.PHONY: help build demo test lint measure-demo
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
 	@echo 'make test   install what is missing, run all tests'
 	@echo 'make build  build the three programs'
+	@echo 'make measure-demo RUNS=5   run the demo several times, write the medians to bench/results'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -28,3 +29,6 @@ test:
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+measure-demo:
+	@scripts/measure-demo.sh $(or $(RUNS),5)
