@@ -77,7 +77,7 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, loaded.change_seq);
     let writing = mandate.tasks.child("writer");
-    let (chair, number, token) = (mandate.chair, mandate.term.term(), writing.token());
+    let (chair, number, token) = (mandate.chair.clone(), mandate.term.term(), writing.token());
     writing.spawn("writer", Kind::Worker, async move {
         // In a set of its own, so that the chair hears of it even if the writer panics.
         let mut run = JoinSet::new();
@@ -99,6 +99,7 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
         mandate.term,
         snapshot.clone(),
         from.agents.clone(),
+        Arc::new(move || mandate.chair.may_act()),
         waker.clone(),
         from.engine,
         from.reconcile_metrics.clone(),

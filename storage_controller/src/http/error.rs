@@ -47,9 +47,9 @@ pub(super) fn into_api(error: ServiceError) -> ApiError {
 fn not_leading(role: Role, leader: Option<LeaderRef>) -> ApiError {
     let (code, what) = match role {
         Role::Candidate => (ErrorCode::NoLeader, "does not lead"),
-        // Only between the check and the work can a leader come here.
-        Role::Leader | Role::TakingOver => (ErrorCode::TakingOver, "takes over and does not serve yet"),
-        Role::Suspended => (ErrorCode::NoLeader, "cannot prove its lease"),
+        Role::TakingOver => (ErrorCode::TakingOver, "takes over and does not serve yet"),
+        // A leader comes here when it finds its lease run out, or when it is about to step down.
+        Role::Leader | Role::Suspended => (ErrorCode::NoLeader, "cannot prove its lease"),
         Role::SteppingDown | Role::SteppedDown => (ErrorCode::SteppedDown, "has stepped down"),
     };
     let other = leader.filter(|_| role == Role::Candidate);

@@ -1,12 +1,15 @@
 //! What other rooms hold of the chair: where this member stands, and how to ask it to step down.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgfleet_api::controller::{Candidate, LeaderRef, Member, Role, StepDownResponse, StepDownTarget};
 use pgfleet_api::{InstanceId, Term};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use super::clock::now;
 
 /// A member that was not heard of for this long is not listed.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
@@ -45,6 +48,23 @@ struct Heard {
     at: Instant,
 }
 
+/// Until when this member's lease is proved, in milliseconds of its own clock; 0 while it holds none.
+///
+/// Beside the standing, because it moves with every renewal and nobody waits for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Proof(Arc<AtomicU64>);
+
+impl Proof {
+    pub(super) fn set(&self, until: Option<Duration>) {
+        let until = until.map_or(0, |until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
+        self.0.store(until, Ordering::SeqCst);
+    }
+
+    fn holds_at(&self, now: Duration) -> bool {
+        now.as_millis() < u128::from(self.0.load(Ordering::SeqCst))
+    }
+}
+
 /// The handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -52,6 +72,7 @@ pub struct Handle {
     pub(super) address: Arc<str>,
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) proof: Proof,
     members: Arc<Mutex<BTreeMap<InstanceId, Heard>>>,
 }
 
@@ -62,7 +83,7 @@ impl Handle {
         standing: watch::Receiver<Standing>,
         requests: mpsc::Sender<Request>,
     ) -> Self {
-        Self { me, address: Arc::from(address), standing, requests, members: Arc::default() }
+        Self { me, address: Arc::from(address), standing, requests, proof: Proof::default(), members: Arc::default() }
     }
 
     /// This process.
@@ -81,6 +102,13 @@ impl Handle {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing.borrow().clone()
+    }
+
+    /// Whether it may act as the leader at this very moment: its role says so and its lease is proved. A process that was
+    /// frozen finds its role unchanged when it wakes, but not its proof.
+    #[must_use]
+    pub fn may_act(&self) -> bool {
+        self.standing.borrow().role == Role::Leader && self.proof.holds_at(now())
     }
 
     /// Returns when this member no longer leads in `term`: for requests that wait and must not outlive the leadership.
@@ -142,5 +170,22 @@ impl Handle {
             peers.sort_by(|a, b| a.address.cmp(&b.address));
         }
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_ends_by_itself() {
+        let proof = Proof::default();
+        let at = Duration::from_millis;
+        assert!(!proof.holds_at(at(0)), "nothing is held");
+        proof.set(Some(at(4000)));
+        assert!(proof.holds_at(at(3999)));
+        assert!(!proof.holds_at(at(4000)));
+        proof.set(None);
+        assert!(!proof.holds_at(at(3999)), "given up");
     }
 }

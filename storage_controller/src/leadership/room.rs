@@ -223,6 +223,7 @@ impl Room {
         let (next, actions) = decide(&self.state, event, now());
         let (was, is) = (self.state.role(), next.role());
         self.state = next;
+        self.handle.proof.set(self.state.proved_until());
         let standing = standing_of(&self.state);
         if was != is {
             tracing::info!(from = was.as_str(), to = is.as_str(), term = ?standing.term.map(Term::get), "role changed");

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::PassOutcome;
-use super::pass::{Bench, Next, run};
+use super::pass::{Bench, MayAct, Next, run};
 use super::waker::Urgency;
 use super::{ReconcileMetrics, Waker};
 use crate::agents::Agents;
@@ -77,12 +77,13 @@ impl Engine {
         term: Arc<LeaderTerm>,
         snapshot: Snapshot,
         agents: Agents,
+        may_act: MayAct,
         waker: Waker,
         settings: Settings,
         metrics: Arc<ReconcileMetrics>,
     ) -> Self {
         let mut engine = Self {
-            bench: Arc::new(Bench { term, snapshot, agents }),
+            bench: Arc::new(Bench { term, snapshot, agents, may_act }),
             waker,
             settings,
             metrics,

@@ -12,4 +12,5 @@ mod waker;
 
 pub use engine::{Engine, Settings};
 pub use metrics::ReconcileMetrics;
+pub use pass::MayAct;
 pub use waker::Waker;

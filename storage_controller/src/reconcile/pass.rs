@@ -15,7 +15,11 @@ pub(super) struct Bench {
     pub(super) term: Arc<LeaderTerm>,
     pub(super) snapshot: Snapshot,
     pub(super) agents: Agents,
+    pub(super) may_act: MayAct,
 }
+
+/// Whether the lease is proved at this moment. The ledger refuses a stale push anyway; this spares it the sight of one.
+pub type MayAct = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What comes after a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,9 @@ pub(super) enum Next {
 
 /// Runs one pass. Cancelling it in the middle is safe: what an agent accepted is found by the next probe.
 pub(super) async fn run(bench: &Bench, id: &ComputeId) -> Next {
+    if !(bench.may_act)() {
+        return Next::Failed;
+    }
     let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
     let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
     match plan(&intent, entry.observed.as_deref()) {

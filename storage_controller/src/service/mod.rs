@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use pgfleet_api::Term;
-use pgfleet_api::controller::Role;
 use pgfleet_persistence::{Database, Writer};
 
 pub use controller::HOLD_MS;
@@ -88,10 +87,10 @@ impl Desk {
     /// [`ServiceError::NotLeading`]: nothing was executed.
     pub fn leading(&self) -> Result<Arc<Leading>, ServiceError> {
         let standing = self.leadership.standing();
-        let leads = standing.role == Role::Leader;
+        let may_act = self.leadership.may_act();
         self.office
             .leading()
-            .filter(|leading| leads && standing.term == Some(leading.term))
+            .filter(|leading| may_act && standing.term == Some(leading.term))
             .ok_or(ServiceError::NotLeading { role: standing.role, leader: standing.leader })
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn taking_over(
             next.phase = Phase::Gone;
             vec![Action::Release(term, Ending::TakeOverFailed), Action::Exit(Ending::TakeOverFailed)]
         }
-        other => giving_up(next, term, proved_at, other, now),
+        other => giving_up(next, term, other, now),
     }
 }
 
@@ -36,12 +36,12 @@ pub(super) fn leader(next: &mut State, term: Term, proved_at: Duration, event: E
             next.phase = Phase::Leader { term, proved_at: proved_at.max(sent_at) };
             Vec::new()
         }
-        other => giving_up(next, term, proved_at, other, now),
+        other => giving_up(next, term, other, now),
     }
 }
 
 /// What ends a leadership, whether it serves already or not.
-fn giving_up(next: &mut State, term: Term, proved_at: Duration, event: Event, now: Duration) -> Vec<Action> {
+fn giving_up(next: &mut State, term: Term, event: Event, now: Duration) -> Vec<Action> {
     let stop = |next: &mut State, why: Why| {
         let flush = why != Why::Lost;
         next.phase = Phase::SteppingDown { term, why };
@@ -49,8 +49,11 @@ fn giving_up(next: &mut State, term: Term, proved_at: Duration, event: Event, no
     };
     match event {
         Event::Tick => {
-            let proved_for = next.config.lease.saturating_sub(next.config.margin);
-            if now.saturating_sub(proved_at) >= proved_for { stop(next, Why::Lost) } else { Vec::new() }
+            if next.proved_until().is_some_and(|until| now >= until) {
+                stop(next, Why::Lost)
+            } else {
+                Vec::new()
+            }
         }
         Event::Fenced => stop(next, Why::Lost),
         Event::StepDownAsked { successor } => stop(next, Why::Asked(successor)),

@@ -166,6 +166,18 @@ impl State {
         }
     }
 
+    /// Until when, on its own clock, this member may act for the term it holds. A process that was frozen past it acts for
+    /// nobody, even before it has decided anything about that.
+    #[must_use]
+    pub fn proved_until(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::TakingOver { proved_at, .. } | Phase::Leader { proved_at, .. } => {
+                Some(*proved_at + self.config.lease.saturating_sub(self.config.margin))
+            }
+            Phase::Candidate(_) | Phase::SteppingDown { .. } | Phase::SteppedDown { .. } | Phase::Gone => None,
+        }
+    }
+
     /// Who leads, as far as this member knows.
     #[must_use]
     pub fn leader(&self) -> Option<LeaderRef> {
