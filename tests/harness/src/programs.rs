@@ -1,14 +1,18 @@
 //! The programs under test, built before they are started: cargo does not rebuild a sibling's binary for a test.
 //!
-//! Each test process builds a program once, in the profile it was built in itself; a build with nothing to do takes a
-//! moment, and cargo's own lock keeps two processes apart.
+//! Each test process builds them once, all together as `make build` does (fewer packages would resolve to other features
+//! and build their dependencies again), in the profile it was built in itself. A build with nothing to do takes a moment,
+//! and cargo's own lock keeps two processes apart.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
-static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+/// The packages of the product; each has one program of the same name.
+const PACKAGES: [&str; 3] = ["storage_controller", "compute_ctl", "pgfleet"];
+
+static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
 
 /// A directory of programs to be tested as they are, a release for example, instead of building them.
 const READY_MADE: &str = "PGFLEET_TEST_PROGRAMS";
@@ -18,33 +22,28 @@ pub fn program(name: &str) -> PathBuf {
     if let Some(dir) = std::env::var_os(READY_MADE) {
         return Path::new(&dir).join(name);
     }
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(path) = built.get(name) {
-        return path.clone();
-    }
-    let path = build(name);
-    built.insert(name.to_owned(), path.clone());
-    path
+    let path = BUILT.get_or_init(build).get(name).cloned();
+    path.unwrap_or_else(|| panic!("cargo named no executable {name}"))
 }
 
-fn build(name: &str) -> PathBuf {
+fn build() -> BTreeMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--bins", "--message-format=json-render-diagnostics", "-p", name, "--profile", &profile()])
+        .args(["build", "--bins", "--message-format=json-render-diagnostics", "--profile", &profile()])
+        .args(PACKAGES.iter().flat_map(|name| ["-p", name]))
         .current_dir(workspace())
         .stdin(Stdio::null())
         .output()
         .unwrap_or_else(|error| panic!("cargo cannot be started: {error}"));
-    assert!(output.status.success(), "{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let path = messages.lines().filter_map(|line| executable_of(line, name)).next_back();
-    path.unwrap_or_else(|| panic!("cargo built {name} and named no executable"))
+    assert!(output.status.success(), "the programs do not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(executable).collect()
 }
 
-fn executable_of(message: &str, name: &str) -> Option<PathBuf> {
+/// Name and path, if cargo's message is about a program.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let meant = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
-    meant.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    let path = message["executable"].as_str().filter(|_| message["reason"] == "compiler-artifact")?;
+    Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
 }
 
 /// A test lies in `<target>/<profile>/deps/`.
