@@ -24,6 +24,8 @@ demo:
 
 test:
 	@scripts/ensure-postgresql.sh
+	@# The system tests start these programs; built here, their compilation is seen and not a test's.
+	@$(MAKE) --no-print-directory build
 	$(CARGO) test --locked --workspace
 
 lint:

@@ -274,11 +274,16 @@ fn read_specs(args: &Args) -> Result<Given, ConfigError> {
     }
     let Some(path) = &args.config else { return Ok((None, None)) };
     let mut document = read_json(path)?;
-    let spec = Some(document["spec"].take()).filter(|spec| !spec.is_null());
+    if !document.is_object() {
+        let source =
+            serde::de::Error::custom("a configuration is an object: {\"spec\": ..., \"compute_ctl_config\": ...}");
+        return Err(ConfigError::NotJson { path: path.clone(), source });
+    }
+    let spec = document.get_mut("spec").map(Value::take).filter(|spec| !spec.is_null());
     if let Some(spec) = &spec {
         check(path, spec)?;
     }
-    let jwks = document["compute_ctl_config"]["jwks"].take();
+    let jwks = document.pointer_mut("/compute_ctl_config/jwks").map(Value::take).unwrap_or_default();
     let holds_keys = jwks["keys"].as_array().is_some_and(|keys| !keys.is_empty());
     Ok((spec, holds_keys.then_some(jwks)))
 }

@@ -44,7 +44,7 @@ pub struct AgentMetrics {
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,
     /// The tasks.
-    #[metric(namespace = "tasks")]
+    #[metric(flatten)]
     pub tasks: Arc<TaskMetrics>,
 }
 

@@ -7,10 +7,12 @@ use crate::exit::CliError;
 use crate::output::{listing, print, print_json, print_table};
 
 pub async fn show(client: &ControllerClient, output: Output) -> Result<(), CliError> {
-    let leader = client.leader().await?;
     if output == Output::Json {
-        return print_json(&leader);
+        return print_json(&client.leader().await?);
     }
+    // Who is there only the leader knows. Where there is none this waits for one, so the row is read afterwards.
+    let members = client.controllers().await;
+    let leader = client.leader().await?;
     let mut table = listing(&["TERM", "ADDRESS", "INSTANCE", "SINCE", "RENEWALS", "LEASE", "RELEASED"]);
     table.add_row(vec![
         leader.term.to_string(),
@@ -22,10 +24,7 @@ pub async fn show(client: &ControllerClient, output: Output) -> Result<(), CliEr
         if leader.released_at.is_some() { "yes" } else { "no" }.to_owned(),
     ]);
     print_table(&table)?;
-    // The row is in the database; who else is there only the leader knows, and there may be none right now.
-    let Ok(members) = client.controllers().await else {
-        return Ok(());
-    };
+    let Ok(members) = members else { return Ok(()) };
     let mut table = listing(&["MEMBER", "ROLE", "VERSION", "LAST SEEN", "INSTANCE"]);
     for member in members.controllers {
         table.add_row(vec![

@@ -38,7 +38,8 @@ pub(super) async fn post(
     JsonBody(body): JsonBody<ConfigureRequest>,
 ) -> Result<Response, ApiError> {
     let limit = limit(wait, &headers)?;
-    let answer = take(&door, Configure { spec: body.spec, fence: body.fence, origin: Origin::Push }, limit).await?;
+    let configure = Configure { spec: body.spec, fence: body.fence, origin: Origin::Push };
+    let answer = take(&door, configure, limit).await.map_err(below_spec)?;
     if let Some(config) = body.compute_ctl_config {
         rotate_keys(&door, &config);
     }
@@ -75,6 +76,14 @@ pub(super) async fn take(door: &Door, configure: Configure, limit: Duration) -> 
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ApplyFailed, msg))
         }
     }
+}
+
+/// The path of a field counts from the body, and here the spec is one of its fields.
+fn below_spec(mut error: ApiError) -> ApiError {
+    if let Some(path) = &mut error.body.path {
+        *path = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
+    }
+    error
 }
 
 /// Keys that came with a configuration are replaced by those of a later one; a key file has the last word.

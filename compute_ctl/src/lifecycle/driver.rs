@@ -364,7 +364,7 @@ impl Driver {
             RestartPostgres::Never => {
                 let message = format!("PostgreSQL ended by itself ({said}) and --restart-postgres is never");
                 self.show_failure(&ErrorDetail { phase: "run".into(), object: None, sqlstate: None, message });
-                self.step_down(via);
+                self.move_to_failed(via);
             }
         }
     }

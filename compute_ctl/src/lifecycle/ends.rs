@@ -129,7 +129,7 @@ impl Driver {
             }
         });
         self.show_failure(detail);
-        self.step_down(job.via);
+        self.move_to_failed(job.via);
         self.answer(job, Outcome::Failed);
     }
 
@@ -138,7 +138,7 @@ impl Driver {
         let pause = self.pauses.next_pause();
         if job.tries >= TRIES && job.via != Via::Silent {
             self.show_failure(detail);
-            self.step_down(job.via);
+            self.move_to_failed(job.via);
             job.via = Via::Silent;
             for waiter in job.waiters.drain(..) {
                 let _ = waiter.send(Outcome::Failed);
@@ -150,7 +150,7 @@ impl Driver {
         self.scheduled = Some((Instant::now() + pause, job));
     }
 
-    pub(super) fn step_down(&mut self, via: Via) {
+    pub(super) fn move_to_failed(&mut self, via: Via) {
         match via {
             Via::Init => self.step(Event::StartFailed),
             Via::Configuration => self.step(Event::ApplyFailed),

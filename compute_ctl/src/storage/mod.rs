@@ -143,35 +143,46 @@ pub async fn ensure(postgres: &Postgres, compute_id: &ComputeId) -> Result<(), S
         return Ok(());
     }
     let begun = std::time::Instant::now();
-    let fresh = beside(data_dir);
+    let workplace = beside(data_dir);
     let io = |source| StorageError::Io { path: data_dir.clone(), source };
-    prepare(postgres, &fresh).map_err(io)?;
+    let fresh = prepare(postgres, &workplace, compute_id)?;
     initdb(postgres, &fresh).await?;
     std::fs::write(fresh.join("pg_hba.conf"), host_based_authentication(&postgres.options().superuser)).map_err(io)?;
     write_marker(&fresh, compute_id).map_err(io)?;
     let (from, to) = (fresh.clone(), data_dir.clone());
     let placed = tokio::task::spawn_blocking(move || put_in_place(&from, &to)).await;
     placed.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(io)?;
+    std::fs::remove_dir_all(&workplace).map_err(io)?;
     tracing::info!(path = %data_dir.display(), duration_ms = begun.elapsed().as_millis(), "the data directory is made");
     Ok(())
 }
 
-/// Where it is made before it is whole.
+/// Beside its place, where it is made before it is whole.
 fn beside(data_dir: &Path) -> PathBuf {
     let mut name = data_dir.as_os_str().to_owned();
     name.push(".pgfleet-new");
     PathBuf::from(name)
 }
 
-fn prepare(postgres: &Postgres, fresh: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(fresh) {
-        Ok(()) => tracing::info!(path = %fresh.display(), "an unfinished data directory of ours was removed"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// A workplace with our marker, and in it the directory for `initdb`. What an earlier agent left unfinished is removed; what
+/// has no marker is somebody else's, whatever its name.
+fn prepare(postgres: &Postgres, workplace: &Path, compute_id: &ComputeId) -> Result<PathBuf, StorageError> {
+    let io = |source| StorageError::Io { path: workplace.to_owned(), source };
+    match check(workplace, compute_id, false)? {
+        Found::Ours => {
+            std::fs::remove_dir_all(workplace).map_err(io)?;
+            tracing::info!(path = %workplace.display(), "an unfinished data directory of ours was removed");
+        }
+        Found::Nothing => {}
     }
-    std::fs::create_dir_all(fresh)?;
-    std::fs::set_permissions(fresh, Permissions::from_mode(0o700))?;
-    postgres.options().run_as.map_or(Ok(()), |user| user.own(fresh))
+    let fresh = workplace.join("data");
+    let make = |directory: &Path| {
+        std::fs::create_dir_all(directory)?;
+        std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        postgres.options().run_as.map_or(Ok(()), |user| user.own(directory))
+    };
+    make(workplace).and_then(|()| write_marker(workplace, compute_id)).and_then(|()| make(&fresh)).map_err(io)?;
+    Ok(fresh)
 }
 
 /// C.UTF-8 sorts by code point and knows letters beyond ASCII; where the system has no such locale, C does.

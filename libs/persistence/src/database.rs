@@ -40,13 +40,33 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
+    /// Takes the settings apart; nothing is dialled.
+    ///
+    /// # Errors
+    /// [`DbError::Config`] if the URL cannot be used at all.
+    pub fn open(config: DatabaseConfig) -> Result<Arc<Self>, DbError> {
+        let connector = Connector::new(&config)?;
+        let pool = pool(&connector, config.pool_size)?;
+        let pool_wait = config.connect_timeout;
+        Ok(Arc::new(Self { connector, pool, pool_wait, instance_id: config.instance_id, spare: Mutex::new(None) }))
+    }
+
+    /// [`Self::open`] and [`Self::check`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn connect(config: DatabaseConfig) -> Result<Arc<Self>, DbError> {
+        let database = Self::open(config)?;
+        database.check().await?;
+        Ok(database)
+    }
+
     /// Connects once to see that the database is there, takes writes, and lets us in.
     ///
     /// # Errors
-    /// [`DbError::Config`] if the URL cannot be used at all; [`DbError::Connect`], [`DbError::Timeout`] or
-    /// [`DbError::ReadOnly`] if it is sound and the database is away or not writable.
-    pub async fn connect(config: DatabaseConfig) -> Result<Arc<Self>, DbError> {
-        let connector = Connector::new(&config)?;
+    /// [`DbError::Connect`], [`DbError::Timeout`] or [`DbError::ReadOnly`] if it is away or not writable.
+    pub async fn check(&self) -> Result<(), DbError> {
+        let connector = &self.connector;
         let session = connector.session(SessionKind::Control).await?;
         let row = session
             .client()
@@ -62,9 +82,7 @@ impl Database {
         }
         let (role, bootstrapped): (String, bool) = (row.get(1), row.get(2));
         tracing::info!(database = connector.target(), %role, bootstrapped, "connected to the database");
-        let pool = pool(&connector, config.pool_size)?;
-        let pool_wait = config.connect_timeout;
-        Ok(Arc::new(Self { connector, pool, pool_wait, instance_id: config.instance_id, spare: Mutex::new(None) }))
+        Ok(())
     }
 
     /// The process whose sessions these are.

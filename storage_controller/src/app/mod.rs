@@ -1,11 +1,12 @@
 //! The composition root: builds every room, hands them each other's handles, spawns, drains.
 //!
-//! Called by `main`. Order: parse → bind (from here `/status` answers) → database → chair → signals; at the end the chair
-//! gives up first and the listener closes last.
+//! Called by `main`. Order: parse → bind and serve (from here `/status` answers) → meet itself → database → chair; at the
+//! end the chair gives up first and the listener closes last.
 
 mod error;
 mod work;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::SweepSettings;
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
-use work::Ingredients;
+use work::{Ingredients, Prepared};
 
 /// A controller that is bound and built and has spawned nothing that acts.
 pub struct App {
@@ -44,14 +45,22 @@ pub struct App {
     tasks: TaskGroup,
     listening: TaskGroup,
     room: Room,
-    peers: PeerClient,
-    me: InstanceId,
-    address: String,
+    first: First,
     drain: Duration,
 }
 
+/// What a member does once, after its listener answers and before it becomes a candidate.
+struct First {
+    database: Arc<Database>,
+    migrations_dir: Option<PathBuf>,
+    prepared: Prepared,
+    peers: PeerClient,
+    me: InstanceId,
+    address: String,
+}
+
 impl App {
-    /// Binds, connects, builds every room.
+    /// Binds, builds every room, serves; the database is not dialled yet.
     ///
     /// # Errors
     /// One line that says what cannot work, with its exit code.
@@ -68,12 +77,14 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = connect(&args, me).await?;
-
-        let migrated = database.pending(args.migrations_dir.as_deref()).await?.is_empty();
-        if migrated && let Err(error) = database.warm_up().await {
-            tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
-        }
+        let database = Database::open(DatabaseConfig {
+            url: args.database_url.clone(),
+            instance_id: me,
+            lease: args.lease,
+            connect_timeout: args.db_connect_timeout,
+            pool_size: args.db_pool_size,
+        })?;
+        let prepared = Prepared::default();
 
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::new("controller"));
         let listening = tasks.child("http");
@@ -88,7 +99,7 @@ impl App {
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
             office: office.clone(),
             migrations_dir: args.migrations_dir.clone(),
-            migrated,
+            prepared: prepared.clone(),
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
             sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
@@ -105,7 +116,7 @@ impl App {
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
-        let desk = Desk::new(leadership, office.clone(), database, groups.database.clone());
+        let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
             metrics: http.clone(),
@@ -121,7 +132,9 @@ impl App {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
-        Ok(Self { signals, tasks, listening, room, peers, me, address, drain: args.drain })
+        let migrations_dir = args.migrations_dir;
+        let first = First { database, migrations_dir, prepared, peers, me, address };
+        Ok(Self { signals, tasks, listening, room, first, drain: args.drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -130,7 +143,12 @@ impl App {
     /// Why it could not go on.
     pub async fn run(self) -> Result<(), AppError> {
         signals::install(&self.signals).map_err(AppError::Runtime)?;
-        self.meet_myself().await?;
+        let signalled = self.signals.token();
+        tokio::select! {
+            ready = self.first.run() => ready?,
+            // Nothing is held yet, so there is nothing to give up.
+            () = signalled.cancelled() => return Ok(()),
+        }
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
         let (room, asked) = (self.room, terminate.clone());
@@ -143,7 +161,6 @@ impl App {
             until.cancelled().await;
             Ok::<_, std::convert::Infallible>(())
         });
-        let signalled = self.signals.token();
         let ending = tokio::select! {
             how = &mut ending => how.ok(),
             () = signalled.cancelled() => {
@@ -170,6 +187,21 @@ impl App {
             (None, reason) => Err(AppError::Task(reason.unwrap_or_else(|| "the leadership ended".to_owned()))),
         }
     }
+}
+
+impl First {
+    async fn run(&self) -> Result<(), AppError> {
+        self.meet_myself().await?;
+        self.database.check().await?;
+        self.database.bootstrap().await?;
+        if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
+            self.prepared.nothing_is_pending();
+            if let Err(error) = self.database.warm_up().await {
+                tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
+            }
+        }
+        Ok(())
+    }
 
     /// The advertised address must be this process's own listener: not a load balancer, not a neighbour.
     async fn meet_myself(&self) -> Result<(), AppError> {
@@ -180,19 +212,6 @@ impl App {
             PeerAnswer::Silent(_) => Err(AppError::NotMyself { address: self.address.clone(), met: "no answer" }),
         }
     }
-}
-
-async fn connect(args: &Args, me: InstanceId) -> Result<Arc<Database>, AppError> {
-    let config = DatabaseConfig {
-        url: args.database_url.clone(),
-        instance_id: me,
-        lease: args.lease,
-        connect_timeout: args.db_connect_timeout,
-        pool_size: args.db_pool_size,
-    };
-    let database = Database::connect(config).await?;
-    database.bootstrap().await?;
-    Ok(database)
 }
 
 fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {

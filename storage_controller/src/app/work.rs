@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -21,14 +22,29 @@ use crate::observe::{Call, Flusher, Snapshot, SweepSettings, sweep};
 use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
+/// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
+/// one that was not is not later either.
+#[derive(Clone, Default)]
+pub(super) struct Prepared(Arc<AtomicBool>);
+
+impl Prepared {
+    /// All of ours have run.
+    pub(super) fn nothing_is_pending(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn is_migrated(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// What every leadership of this process is made from.
 pub(super) struct Ingredients {
     pub(super) database: Arc<Database>,
     pub(super) agents: Agents,
     pub(super) office: Office,
     pub(super) migrations_dir: Option<PathBuf>,
-    /// Nothing was pending when this process started. A schema only moves forward, so nothing of ours is pending later.
-    pub(super) migrated: bool,
+    pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
     pub(super) sweep: SweepSettings,
@@ -51,7 +67,7 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
     let timed = |phase: Phase, begun: Instant| metrics.phase(phase, begun.elapsed());
 
     let begun = Instant::now();
-    if !from.migrated {
+    if !from.prepared.is_migrated() {
         let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
         let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());

@@ -180,7 +180,7 @@ async fn bad_input_of_the_agent() {
         ("GET", "/configure", Vec::new(), 405, ErrorCode::MethodNotAllowed, None),
         ("POST", "/configure", b"{".to_vec(), 400, ErrorCode::NotJson, None),
         ("POST", "/configure", b"{}".to_vec(), 422, ErrorCode::InvalidBody, None),
-        ("POST", "/configure", nested(name, json!(7)), 422, ErrorCode::InvalidBody, Some("cluster.roles[1].name")),
+        ("POST", "/configure", nested(name, json!(7)), 422, ErrorCode::InvalidBody, Some("spec.cluster.roles[1].name")),
         ("POST", "/spec", b"name=value".to_vec(), 400, ErrorCode::NotJson, None),
         ("POST", "/spec", bare(name, json!("")), 422, ErrorCode::InvalidBody, Some("cluster.roles[1].name")),
         ("POST", "/spec", bare("/cluster/settings", no_such), 422, ErrorCode::InvalidBody, Some("cluster.settings[0]")),

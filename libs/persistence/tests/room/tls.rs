@@ -47,7 +47,7 @@ async fn the_servers_certificate_is_verified() {
         return;
     }
     if Command::new("openssl").arg("version").output().is_err() {
-        println!("SKIP: the_servers_certificate_is_verified: there is no openssl");
+        pgfleet_harness::skip("the_servers_certificate_is_verified", "there is no openssl");
         return;
     }
     let cluster = Cluster::start(Options::default()).await.unwrap();
