@@ -36,6 +36,24 @@ async fn a_higher_term_is_kept_even_when_the_spec_cannot_be_judged() {
 }
 
 #[tokio::test]
+async fn what_lies_at_the_workplace_of_initdb_is_removed_only_with_our_marker() {
+    let Some(program) = postgres_program() else { return };
+    let mut compute = Compute::prepare(program);
+    let workplace = compute.pgdata().with_extension("pgfleet-new");
+    std::fs::create_dir(&workplace).unwrap();
+    let precious = workplace.join("precious");
+    std::fs::write(&precious, "x").unwrap();
+    compute.start_agent(&[]).await;
+    let (code, body) = compute.post("/spec?timeout_s=1", empty().to_string()).await;
+    assert_ne!(code, 200, "{body}");
+    compute.until("refused", |s| s["error"].as_str().is_some_and(|error| error.contains("pgfleet-new"))).await;
+    assert!(precious.exists(), "somebody else's data was deleted");
+    std::fs::remove_dir_all(&workplace).unwrap();
+    compute.until("running", |s| s["status"] == "running").await;
+    assert!(!workplace.exists(), "the workplace is left behind");
+}
+
+#[tokio::test]
 async fn the_rule_of_the_ledger_survives_a_restart() {
     let Some(program) = postgres_program() else { return };
     let mut compute = Compute::start(program, &[]).await;

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use pgfleet_api::controller::Role;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::programs::program;
 
@@ -28,6 +30,22 @@ fn refused(name: &str, fleet: &Fleet, args: &[String], env: &[(&str, &str)], cod
 
 fn strings(args: &[&str]) -> Vec<String> {
     args.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+/// From the bind on a member says what it is, also while the database keeps it waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_does_not_wait_for_the_database() {
+    let Some(fleet) = Fleet::start("status_does_not_wait_for_the_database").await else { return };
+    // Takes connections and never says a word.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u@{}/d?sslmode=disable", mute.local_addr().unwrap());
+    let member = fleet.controller("waits").args(&["--database-url", &url, "--db-connect-timeout", "60s"]).start().await;
+    let status = member.is(Role::Candidate, Duration::from_secs(5)).await;
+    assert_eq!((status.instance_id, status.leader), (member.instance_id(), None));
+    assert_eq!(member.call("GET", "/live").send().await.status, 200);
+    assert_eq!(member.call("GET", "/ready").send().await.status, 503);
+    member.process.terminate();
+    assert_eq!(member.process.exit_code(Duration::from_secs(10)).await, 0, "nothing is held, so nothing is waited for");
 }
 
 /// The controller: flags, keys, port, database, advertised address, test doors.
@@ -113,6 +131,12 @@ async fn an_agent_that_cannot_start() {
     no(&data, url, &program, &["--http-host", "0.0.0.0"], 64, "--jwks-file");
     no(&data, url, &program, &["--jwks-file", "none.json"], 64, "none.json");
     no(&data, url, &program, &["-S", "none.json"], 64, "none.json");
+    for (name, content) in [("list.json", "[]"), ("text.json", r#"{"spec": null, "compute_ctl_config": "x"}"#)] {
+        std::fs::write(fleet.dir().join(name), content).unwrap();
+    }
+    no(&data, url, &program, &["-c", "list.json"], 64, "list.json");
+    // Keys that are no keys are none, and without keys only loopback is listened on.
+    no(&data, url, &program, &["-c", "text.json", "--http-host", "0.0.0.0"], 64, "--jwks-file");
     no(&foreign, url, &program, &[], 78, "--adopt");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
