@@ -62,7 +62,7 @@ pub(super) fn take_up(ingredients: Ingredients) -> TakeUp {
     })
 }
 
-async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, TakeUpError> {
+async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>, TakeUpError> {
     let metrics = mandate.metrics.clone();
     let timed = |phase: Phase, begun: Instant| metrics.phase(phase, begun.elapsed());
 
@@ -84,31 +84,10 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
 
     let begun = Instant::now();
     let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
-    for (id, observed) in mandate.handed_over {
+    for (id, observed) in std::mem::take(&mut mandate.handed_over) {
         snapshot.observed(&id, Call::Probe, observed);
     }
-    let hooks = WriterHooks {
-        in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(&snapshot)),
-    };
-    let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, loaded.change_seq);
-    let writing = mandate.tasks.child("writer");
-    let (chair, number, token) = (mandate.chair.clone(), mandate.term.term(), writing.token());
-    writing.spawn("writer", Kind::Worker, async move {
-        // In a set of its own, so that the chair hears of it even if the writer panics.
-        let mut run = JoinSet::new();
-        run.spawn(task.run(token.clone()));
-        let ended = run.join_next().await;
-        if !token.is_cancelled() {
-            chair.fenced(number).await;
-        }
-        match ended {
-            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
-            Some(Ok(ended)) => ended,
-            None => Ok(()),
-        }
-    });
-
+    let (writer, writing) = start_writer(from, &mandate, &snapshot, loaded.change_seq);
     let waker = Waker::default();
     let term = mandate.term.term();
     let engine = Engine::new(
@@ -137,6 +116,32 @@ async fn begin(from: &Ingredients, mandate: Mandate) -> Result<Arc<dyn Work>, Ta
         snapshot,
         grace: from.grace,
     }))
+}
+
+/// Starts the one writer of this leadership in a group of its own: it ends last.
+fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, change_seq: i64) -> (Writer, TaskGroup) {
+    let hooks = WriterHooks {
+        in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
+        on_commit: Some(remember(snapshot)),
+    };
+    let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
+    let writing = mandate.tasks.child("writer");
+    let (chair, number, token) = (mandate.chair.clone(), mandate.term.term(), writing.token());
+    writing.spawn("writer", Kind::Worker, async move {
+        // In a set of its own, so that the chair hears of it even if the writer panics.
+        let mut run = JoinSet::new();
+        run.spawn(task.run(token.clone()));
+        let ended = run.join_next().await;
+        if !token.is_cancelled() {
+            chair.fenced(number).await;
+        }
+        match ended {
+            Some(Err(panicked)) => std::panic::resume_unwind(panicked.into_panic()),
+            Some(Ok(ended)) => ended,
+            None => Ok(()),
+        }
+    });
+    (writer, writing)
 }
 
 fn pause(pauses: &Pauses, point: PausePoint) -> Hook {

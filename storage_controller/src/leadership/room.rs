@@ -349,6 +349,10 @@ impl Room {
 
     async fn took_up(&mut self, term: Term, outcome: Result<Arc<dyn Work>, TakeUpError>) -> Option<Ending> {
         if self.state.held_term() != Some(term) {
+            // It was told to end while it began, and its tasks are joined; what it opened is closed here.
+            if let Ok(work) = outcome {
+                work.close(false).await;
+            }
             return None;
         }
         match (outcome, &mut self.leader) {
