@@ -8,6 +8,8 @@
 //! every state but terminated ─► termination_pending_{fast,immediate} ─► terminated
 //! ```
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::fmt;
 
 use pgfleet_api::agent::{ComputeState, TerminateMode};

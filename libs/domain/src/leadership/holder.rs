@@ -6,67 +6,49 @@ use pgfleet_api::Term;
 
 use super::{Action, Ending, Event, Phase, State, Waiting, Why};
 
-pub(super) fn taking_over(
-    next: &mut State,
-    term: Term,
-    proved_at: Duration,
-    event: Event,
-    now: Duration,
-) -> Vec<Action> {
+/// A term is held: by a member that takes over, or by one that serves already.
+pub(super) fn holding(next: &mut State, term: Term, serves: bool, event: Event, now: Duration) -> Vec<Action> {
     match event {
         Event::Renewed { sent_at } => {
-            next.phase = Phase::TakingOver { term, proved_at: proved_at.max(sent_at) };
+            if let Phase::TakingOver { proved_at, .. } | Phase::Leader { proved_at, .. } = &mut next.phase {
+                *proved_at = sent_at.max(*proved_at);
+            }
             Vec::new()
         }
         Event::TookOver => {
-            next.phase = Phase::Leader { term, proved_at };
+            if let Phase::TakingOver { proved_at, .. } = next.phase {
+                next.phase = Phase::Leader { term, proved_at };
+            }
             Vec::new()
         }
-        Event::TakeOverFailed => {
+        Event::TakeOverFailed if !serves => {
             next.phase = Phase::Gone;
             vec![Action::Release(term, Ending::TakeOverFailed), Action::Exit(Ending::TakeOverFailed)]
         }
-        other => giving_up(next, term, other, now),
-    }
-}
-
-pub(super) fn leader(next: &mut State, term: Term, proved_at: Duration, event: Event, now: Duration) -> Vec<Action> {
-    match event {
-        Event::Renewed { sent_at } => {
-            next.phase = Phase::Leader { term, proved_at: proved_at.max(sent_at) };
-            Vec::new()
-        }
-        other => giving_up(next, term, other, now),
-    }
-}
-
-/// What ends a leadership, whether it serves already or not.
-fn giving_up(next: &mut State, term: Term, event: Event, now: Duration) -> Vec<Action> {
-    let stop = |next: &mut State, why: Why| {
-        let flush = why != Why::Lost;
-        next.phase = Phase::SteppingDown { term, why };
-        vec![Action::StopLeading { flush }]
-    };
-    match event {
         Event::Tick => {
             if next.proved_until().is_some_and(|until| now >= until) {
-                stop(next, Why::Lost)
+                stop(next, term, Why::Lost)
             } else {
                 Vec::new()
             }
         }
-        Event::Fenced => stop(next, Why::Lost),
-        Event::StepDownAsked { successor } => stop(next, Why::Asked(successor)),
-        Event::Terminate => stop(next, Why::Terminating),
+        Event::Fenced => stop(next, term, Why::Lost),
+        Event::StepDownAsked { successor } => stop(next, term, Why::Asked(successor)),
+        Event::Terminate => stop(next, term, Why::Terminating),
         Event::RowRead(_)
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
-        | Event::Renewed { .. }
-        | Event::TookOver
         | Event::TakeOverFailed
         | Event::Drained => Vec::new(),
     }
+}
+
+/// Ends a leadership, whether it serves already or not. One that is lost has nothing to flush: the fence would refuse it.
+fn stop(next: &mut State, term: Term, why: Why) -> Vec<Action> {
+    let flush = why != Why::Lost;
+    next.phase = Phase::SteppingDown { term, why };
+    vec![Action::StopLeading { flush }]
 }
 
 pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event) -> Vec<Action> {

@@ -11,6 +11,8 @@
 //!     └────────────────────────────────────────────┴── a higher term, or the lease ran out ◄──────────────┘
 //! ```
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod answer;
 mod candidate;
 mod event;
@@ -199,8 +201,8 @@ pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>
     }
     let actions = match &state.phase {
         Phase::Candidate(waiting) => candidate::decide(&mut next, *waiting, event, now),
-        Phase::TakingOver { term, proved_at } => holder::taking_over(&mut next, *term, *proved_at, event, now),
-        Phase::Leader { term, proved_at } => holder::leader(&mut next, *term, *proved_at, event, now),
+        Phase::TakingOver { term, .. } => holder::holding(&mut next, *term, false, event, now),
+        Phase::Leader { term, .. } => holder::holding(&mut next, *term, true, event, now),
         Phase::SteppingDown { term, why } => holder::stepping_down(&mut next, *term, why.clone(), event),
         Phase::SteppedDown { term, .. } => holder::stepped_down(&mut next, *term, event, now),
         Phase::Gone => Vec::new(),
