@@ -22,7 +22,11 @@ use pgfleet_clients::peer::{Identity, PeerClient};
 use pgfleet_clients::token::Source;
 use pgfleet_domain::fence::{LedgerRecord, Verdict, admit};
 use pgfleet_harness::postgres;
+use pgfleet_harness::wait::{wait_for, wait_until};
 use serde_json::json;
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A controller process; killed when dropped.
 struct Controller {
@@ -66,14 +70,10 @@ impl Controller {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let port = wait_for("the port file", || port_of(&port_file)).await;
+        let port = wait_for("the port file", PATIENCE, async || port_of(&port_file)).await;
         let controller = Self { process, address: format!("http://127.0.0.1:{port}"), _files: Files(dir) };
         let client = controller.client();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !client.ready(&controller.address).await {
-            assert!(Instant::now() < deadline, "the controller never led");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_until("the controller leads", PATIENCE, async || client.ready(&controller.address).await).await;
         controller
     }
 
@@ -91,17 +91,6 @@ impl Controller {
 fn port_of(file: &Path) -> Option<u16> {
     let content: PortFile = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     content.ports.get("http").copied()
-}
-
-async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -207,7 +196,7 @@ async fn a_call_in_flight_does_not_hold_a_step_down() {
     let controller = Controller::start(&url).await;
     let (agent, agent_url) = Agent::start("hangs", Manner::Hanging).await;
     controller.client().register(&agent.id, &registration(agent_url)).await.unwrap();
-    wait_for("the push to hang", || (agent.pushes.load(Ordering::SeqCst) > 0).then_some(())).await;
+    wait_until("the push hangs", PATIENCE, async || agent.pushes.load(Ordering::SeqCst) > 0).await;
     let answer = controller.peer().step_down(&controller.address, None, Duration::from_secs(10)).await.unwrap();
     assert!(answer.complete, "the hanging push was not cancelled within the grace");
     let again = controller.peer().step_down(&controller.address, None, Duration::from_secs(10)).await.unwrap();
@@ -233,7 +222,7 @@ async fn one_that_always_fails_starves_nobody_and_backs_off() {
     }
     // Doubling from 100 ms, with half of it jitter: the sixth try comes after 1.5 s at the earliest.
     let begun = Instant::now();
-    wait_for("a few tries", || (bad.pushes.load(Ordering::SeqCst) >= 6).then_some(())).await;
+    wait_until("a few tries", PATIENCE, async || bad.pushes.load(Ordering::SeqCst) >= 6).await;
     assert!(begun.elapsed() > Duration::from_millis(700), "six tries in {:?}", begun.elapsed());
     let view = client.get(&bad.id).await.unwrap();
     let said = view.last_error.expect("probes that succeed do not hide pushes that fail");

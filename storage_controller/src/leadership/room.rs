@@ -378,16 +378,9 @@ impl Room {
     /// Ends a leadership that never began to work, so that its row can be released.
     async fn end_failed(&mut self) {
         if let Some(leader) = self.leader.take() {
-            self.let_go().await;
+            let_go(&self.lease).await;
             self.ended_term = leader.stop(false, self.settings.step_down_grace).await.1;
         }
-    }
-
-    async fn let_go(&self) {
-        let (done, let_go) = oneshot::channel();
-        self.order(Order::LetGo(done)).await;
-        // An error means that the task has ended and with it its clone.
-        let _ = let_go.await;
     }
 
     fn stop_leading(&mut self, flush: bool) {
@@ -395,10 +388,7 @@ impl Room {
         let Some(leader) = self.leader.take() else { return };
         let (lease, grace) = (self.lease.clone(), self.settings.step_down_grace);
         self.later("stop_leading", async move {
-            let (done, let_go) = oneshot::channel();
-            if lease.send(Order::LetGo(done)).await.is_ok() {
-                let _ = let_go.await;
-            }
+            let_go(&lease).await;
             let (answer, term) = leader.stop(flush, grace).await;
             tracing::info!(term = %answer.term, complete = answer.complete, "leadership ended");
             Input::Stopped(answer, term)
@@ -417,6 +407,15 @@ impl Room {
         let (done, released) = oneshot::channel();
         self.order(Order::Release { term, how, done }).await;
         let _ = released.await;
+    }
+}
+
+/// Has the lease task stop renewing and give its clone of the term back.
+async fn let_go(lease: &mpsc::Sender<Order>) {
+    let (done, gone) = oneshot::channel();
+    // Errors mean that the task has ended, and its clone with it.
+    if lease.send(Order::LetGo(done)).await.is_ok() {
+        let _ = gone.await;
     }
 }
 

@@ -53,7 +53,10 @@ pub struct Engine {
     queued: BTreeSet<ComputeId>,
     running: HashMap<tokio::task::Id, Running>,
     busy: BTreeMap<ComputeId, bool>,
-    attempts: BTreeMap<ComputeId, Attempts>,
+    /// Computes whose last pass failed.
+    failing: BTreeMap<ComputeId, Failing>,
+    /// Computes whose agents were found at work, and how often in a row.
+    waiting: BTreeMap<ComputeId, u32>,
     timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
 }
 
@@ -62,12 +65,11 @@ struct Running {
     begun: Instant,
 }
 
-/// How often in a row a compute failed, or was found still working.
-#[derive(Debug, Clone, Copy, Default)]
-struct Attempts {
-    failed: u32,
-    waiting: u32,
-    not_before: Option<Instant>,
+/// How often in a row a compute failed, and when it may be tried again. It always has a timer for that moment.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    times: u32,
+    not_before: Instant,
 }
 
 impl Engine {
@@ -91,7 +93,8 @@ impl Engine {
             queued: BTreeSet::new(),
             running: HashMap::new(),
             busy: BTreeMap::new(),
-            attempts: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             timers: BinaryHeap::new(),
         };
         for id in engine.bench.snapshot.ids() {
@@ -108,8 +111,7 @@ impl Engine {
         let mut passes: JoinSet<Next> = JoinSet::new();
         loop {
             self.start_passes(&mut passes);
-            let backing_off = self.attempts.values().filter(|attempts| attempts.failed > 0).count();
-            self.metrics.filled(self.queue.len(), self.running.len(), backing_off);
+            self.metrics.filled(self.queue.len(), self.running.len(), self.failing.len());
             let due = self.timers.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
                 biased;
@@ -118,7 +120,8 @@ impl Engine {
                 () = self.waker.woken() => {
                     for (id, urgency) in self.waker.take() {
                         if urgency == Urgency::Fresh {
-                            self.attempts.remove(&id);
+                            self.failing.remove(&id);
+                            self.waiting.remove(&id);
                         }
                         self.woken(id);
                     }
@@ -153,10 +156,8 @@ impl Engine {
             *again = true;
             return;
         }
-        let waits = self.attempts.get(&id).and_then(|attempts| attempts.not_before);
-        match waits.filter(|at| *at > Instant::now()) {
-            Some(at) => self.timers.push(Reverse((at, id))),
-            None => self.enqueue(id),
+        if self.failing.get(&id).is_none_or(|failing| failing.not_before <= Instant::now()) {
+            self.enqueue(id);
         }
     }
 
@@ -204,29 +205,23 @@ impl Engine {
     }
 
     fn schedule(&mut self, id: ComputeId, next: Next) {
-        let attempts = self.attempts.entry(id.clone()).or_default();
-        let (base, jitter) = (self.settings.base, rand::random::<f64>());
-        let pause = match next {
-            Next::Rest => {
-                self.attempts.remove(&id);
-                return;
-            }
-            Next::Pushed => {
-                *attempts = Attempts::default();
-                base
-            }
+        let (base, jitter, now) = (self.settings.base, rand::random::<f64>(), Instant::now());
+        // Of either kind only what happened last counts.
+        let failed = self.failing.remove(&id).map_or(0, |failing| failing.times);
+        let waited = self.waiting.remove(&id).unwrap_or(0);
+        let at = match next {
+            Next::Rest => return,
+            Next::Pushed => now + base,
             Next::Waiting => {
-                let pause = backoff(attempts.waiting, base, self.settings.waiting_cap, jitter);
-                *attempts = Attempts { waiting: attempts.waiting + 1, ..Attempts::default() };
-                pause
+                self.waiting.insert(id.clone(), waited + 1);
+                now + backoff(waited, base, self.settings.waiting_cap, jitter)
             }
             Next::Failed => {
-                let pause = backoff(attempts.failed, base * 5, self.settings.failed_cap, jitter);
-                *attempts =
-                    Attempts { failed: attempts.failed + 1, not_before: Some(Instant::now() + pause), waiting: 0 };
-                pause
+                let not_before = now + backoff(failed, base * 5, self.settings.failed_cap, jitter);
+                self.failing.insert(id.clone(), Failing { times: failed + 1, not_before });
+                not_before
             }
         };
-        self.timers.push(Reverse((Instant::now() + pause, id)));
+        self.timers.push(Reverse((at, id)));
     }
 }

@@ -155,11 +155,6 @@ impl Desk {
         leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
     }
 
-    fn not_leading(&self) -> ServiceError {
-        let standing = self.leadership.standing();
-        ServiceError::NotLeading { role: standing.role, leader: standing.leader }
-    }
-
     async fn write(
         &self,
         leading: &Leading,
@@ -177,8 +172,7 @@ impl Desk {
                 if error == WriteError::NotLeader {
                     self.leadership.fenced(leading.term).await;
                 }
-                let standing = self.leadership.standing();
-                Err(ServiceError::of_write(error, id, standing.role, standing.leader))
+                Err(ServiceError::of_write(error, id, || self.not_leading()))
             }
         }
     }

@@ -65,9 +65,9 @@ pub enum ServiceError {
 impl ServiceError {
     /// A write's error, in the words of the desk.
     #[must_use]
-    pub(super) fn of_write(error: WriteError, compute_id: &ComputeId, role: Role, leader: Option<LeaderRef>) -> Self {
+    pub(super) fn of_write(error: WriteError, compute_id: &ComputeId, not_leading: impl FnOnce() -> Self) -> Self {
         match error {
-            WriteError::NotLeader => Self::NotLeading { role, leader },
+            WriteError::NotLeader => not_leading(),
             WriteError::UnknownCompute => Self::UnknownCompute(compute_id.clone()),
             WriteError::PreconditionFailed { generation, spec_hash } => {
                 Self::PreconditionFailed { compute_id: compute_id.clone(), generation, spec_hash }

@@ -21,7 +21,7 @@ pub use error::ServiceError;
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
 
-use crate::leadership::Handle;
+use crate::leadership::{Handle, Standing};
 use crate::observe::Snapshot;
 use crate::reconcile::Waker;
 
@@ -91,6 +91,15 @@ impl Desk {
         self.office
             .leading()
             .filter(|leading| may_act && standing.term == Some(leading.term))
-            .ok_or(ServiceError::NotLeading { role: standing.role, leader: standing.leader })
+            .ok_or_else(|| not_leading(standing))
     }
+
+    /// What a member says that does not lead: what it is, and who leads.
+    fn not_leading(&self) -> ServiceError {
+        not_leading(self.leadership.standing())
+    }
+}
+
+fn not_leading(standing: Standing) -> ServiceError {
+    ServiceError::NotLeading { role: standing.role, leader: standing.leader }
 }
