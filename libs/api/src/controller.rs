@@ -116,6 +116,9 @@ pub struct Member {
     pub role: Role,
     /// Milliseconds since the leader last heard of it.
     pub last_seen_ms: u64,
+    /// Changes that its memory is behind the leader's; `None` for the leader itself and for a member that follows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
 }
 
 /// `GET /control/v1/controllers`.
@@ -153,6 +156,12 @@ pub struct StepDownRequest {
     pub leader: StepDownTarget,
     /// Who takes over.
     pub candidate: Candidate,
+    /// Newest migration that the candidate carries and the schema lacks; `None` if it has nothing to migrate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_schema: Option<String>,
+    /// Step down even for a candidate whose migration has failed a short while ago.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Answer of `PUT /control/v1/step_down`: the observed state at the end of the old leader's work.
@@ -164,6 +173,77 @@ pub struct StepDownResponse {
     pub term: Term,
     /// Whether everything was drained and flushed within the grace.
     pub complete: bool,
-    /// What was observed of every compute.
+    /// What was observed of every compute; empty with `?snapshot=none`.
+    #[serde(default)]
     pub computes: BTreeMap<ComputeId, Observed>,
+}
+
+/// One line of `GET /control/v1/follow` (newline-delimited JSON): where the answering member stands. The first line comes
+/// at once, another one at every change of it, and one per renewal as a sign of life. The end of the stream proves nothing,
+/// it only wakes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FollowLine {
+    /// The answering process.
+    pub instance_id: InstanceId,
+    /// Its role.
+    pub role: Role,
+    /// Its own term while it leads or after it stepped down.
+    pub term: Option<Term>,
+    /// Who leads, as far as it knows.
+    pub leader: Option<LeaderRef>,
+    /// After a step-down: the only one that may claim without waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Candidate>,
+    /// The last committed change it knows of; 0 if it does not lead.
+    pub change_seq: i64,
+}
+
+/// Body of `POST /control/v1/take_over`; an empty body means the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TakeOverRequest {
+    /// Also when this member's migration failed a short while ago.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Answer of `POST /control/v1/take_over`, once the member leads and serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TakeOverResponse {
+    /// This member and its term.
+    pub leader: LeaderRef,
+    /// From asking the old leader to serving, in milliseconds; 0 if it led already.
+    pub gap_ms: f64,
+    /// Parts of it in milliseconds, by name, in `storage_controller_handover_phase_seconds`' words.
+    pub phases_ms: BTreeMap<String, f64>,
+}
+
+/// One term of `GET /control/v1/leader/history`. Words are text, because a newer version may write ones we do not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TermView {
+    /// The leadership.
+    pub term: Term,
+    /// Who led.
+    pub instance_id: InstanceId,
+    /// Base URL of its API.
+    pub address: String,
+    /// How it began: first, step_down, released, crash, lease, revert.
+    pub began: String,
+    /// When, by the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// How it ended; `None` while it lasts.
+    pub ended: Option<String>,
+    /// When, by the database's clock.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// A line for people.
+    pub note: Option<String>,
+    /// Newest migration that its leader carried.
+    pub target_schema: String,
+}
+
+/// Answer of `GET /control/v1/leader/history`, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TermList {
+    /// The terms.
+    pub terms: Vec<TermView>,
 }

@@ -56,6 +56,12 @@ pub enum ErrorCode {
     TakingOver,
     /// `step_down` names an instance or term that this member is not.
     NotThatLeader,
+    /// The candidate's migration failed a short while ago; `--force` overrides.
+    MigrationFailedBefore,
+    /// This member cannot lead: the schema is newer than it may write, or its process is ending.
+    CannotLead,
+    /// The cursor of a watch is older than what is kept.
+    CursorPruned,
     /// The database cannot be reached or refuses.
     DatabaseAway,
     /// The request may or may not have been executed.

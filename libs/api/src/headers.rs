@@ -10,3 +10,7 @@ pub const MEMBER_INSTANCE: &str = "x-pgfleet-instance";
 pub const MEMBER_ADDRESS: &str = "x-pgfleet-address";
 /// Program version of the probing member.
 pub const MEMBER_VERSION: &str = "x-pgfleet-version";
+/// Change that the probing member's memory has reached.
+pub const MEMBER_CHANGE_SEQ: &str = "x-pgfleet-change-seq";
+/// Set by a member that hands a request on: whoever gets it executes it or says at once that it did not.
+pub const HOP: &str = "x-pgfleet-hop";

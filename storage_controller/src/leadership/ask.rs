@@ -29,7 +29,7 @@ pub(super) async fn step_down(
     limit: Duration,
 ) -> (AskEnd, Option<StepDownResponse>) {
     let target = StepDownTarget { instance_id: leader.instance_id, term: leader.term };
-    let request = StepDownRequest { leader: target, candidate: me.clone() };
+    let request = StepDownRequest { leader: target, candidate: me.clone(), target_schema: None, force: false };
     let begun = Instant::now();
     let mut reloaded = false;
     loop {

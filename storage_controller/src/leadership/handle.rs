@@ -40,6 +40,7 @@ pub(super) type StepDownAnswer = Result<Arc<StepDownResponse>, NotThatLeader>;
 pub(super) enum Request {
     StepDown { target: Option<StepDownTarget>, successor: Option<Candidate>, answer: oneshot::Sender<StepDownAnswer> },
     Fenced(Term),
+    Heard(LeaderRef),
 }
 
 struct Heard {
@@ -139,6 +140,18 @@ impl Handle {
         let _ = self.requests.send(Request::Fenced(term)).await;
     }
 
+    /// Where this member stands, and every change of it.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Notes a leader that somebody else named. Only a higher term than is known moves [`Standing::leader`].
+    pub async fn heard(&self, leader: LeaderRef) {
+        // A room that is gone needs no report.
+        let _ = self.requests.send(Request::Heard(leader)).await;
+    }
+
     /// Notes a peer that asked for the status of this member.
     pub fn heard_of(&self, peer: InstanceId, address: &str, version: &str) {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +169,7 @@ impl Handle {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: self.standing().role,
             last_seen_ms: 0,
+            lag: None,
         }];
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let peers = members.iter().filter(|(_, heard)| heard.at.elapsed() < FORGET_AFTER);
@@ -165,6 +179,7 @@ impl Handle {
             version: heard.version.clone(),
             role: Role::Candidate,
             last_seen_ms: u64::try_from(heard.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            lag: None,
         }));
         if let Some(peers) = list.get_mut(1..) {
             peers.sort_by(|a, b| a.address.cmp(&b.address));

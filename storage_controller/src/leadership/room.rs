@@ -191,6 +191,7 @@ impl Room {
         match request {
             Request::Fenced(term) if self.state.held_term() == Some(term) => self.step(Event::Fenced).await,
             Request::Fenced(_) => None,
+            Request::Heard(leader) => self.step(Event::Heard(leader)).await,
             Request::StepDown { target, successor, answer } => {
                 let mine = self.own_term();
                 let meant = target.is_none_or(|t| t.instance_id == self.state.config.me && Some(t.term) == mine);

@@ -29,6 +29,7 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
         }
         // Late results of a leadership that is over.
         Event::Renewed { .. }
+        | Event::Heard(_)
         | Event::Fenced
         | Event::TookOver
         | Event::TakeOverFailed

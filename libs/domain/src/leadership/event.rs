@@ -99,6 +99,8 @@ pub enum Event {
     Tick,
     /// The row was read.
     RowRead(Option<Row>),
+    /// Another member named a leader.
+    Heard(LeaderRef),
     /// The row's address was asked for its status.
     Answered {
         /// The row it was asked for.

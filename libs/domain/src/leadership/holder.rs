@@ -36,6 +36,7 @@ pub(super) fn holding(next: &mut State, term: Term, serves: bool, event: Event, 
         Event::StepDownAsked { successor } => stop(next, term, Why::Asked(successor)),
         Event::Terminate => stop(next, term, Why::Terminating),
         Event::RowRead(_)
+        | Event::Heard(_)
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
@@ -73,6 +74,7 @@ pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event
         }
         Event::Tick
         | Event::RowRead(_)
+        | Event::Heard(_)
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
@@ -103,6 +105,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, event: Event, now: Dura
             vec![Action::Release(term, Ending::Done), Action::Exit(Ending::Done)]
         }
         Event::Answered { .. }
+        | Event::Heard(_)
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
         | Event::Renewed { .. }

@@ -126,6 +126,8 @@ pub struct State {
     pub watch: Option<Watch>,
     /// Highest term ever seen.
     pub highest: Term,
+    /// The leader of the highest term that another member named, until the row says as much.
+    pub heard: Option<LeaderRef>,
     /// Whether this process may still ask for a step-down.
     pub may_ask: bool,
     /// When the row is read next.
@@ -142,6 +144,7 @@ impl State {
             phase: Phase::Candidate(Waiting::Idle),
             watch: None,
             highest: Term(0),
+            heard: None,
             may_ask,
             next_read: Duration::ZERO,
         }
@@ -186,9 +189,12 @@ impl State {
         if let Some(term) = self.held_term() {
             return Some(LeaderRef { instance_id: self.config.me, term, address: self.config.address.clone() });
         }
-        let row = &self.watch.as_ref()?.row;
-        let known = !row.released && row.instance_id != self.config.me;
-        known.then(|| LeaderRef { instance_id: row.instance_id, term: row.term, address: row.address.clone() })
+        let read = self.watch.as_ref().map(|watch| &watch.row);
+        if let Some(heard) = self.heard.as_ref().filter(|heard| read.is_none_or(|row| heard.term > row.term)) {
+            return Some(heard.clone());
+        }
+        let row = read.filter(|row| !row.released && row.instance_id != self.config.me)?;
+        Some(LeaderRef { instance_id: row.instance_id, term: row.term, address: row.address.clone() })
     }
 }
 
@@ -196,8 +202,23 @@ impl State {
 #[must_use]
 pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>) {
     let mut next = state.clone();
-    if let Event::RowRead(row) = &event {
-        next.note_row(row.as_ref(), now);
+    match event {
+        Event::RowRead(ref row) => next.note_row(row.as_ref(), now),
+        Event::Heard(leader) => {
+            next.note_heard(leader);
+            return (next, Vec::new());
+        }
+        Event::Tick
+        | Event::Answered { .. }
+        | Event::AskEnded(_)
+        | Event::ClaimEnded(_)
+        | Event::Renewed { .. }
+        | Event::Fenced
+        | Event::TookOver
+        | Event::TakeOverFailed
+        | Event::StepDownAsked { .. }
+        | Event::Drained
+        | Event::Terminate => {}
     }
     let actions = match &state.phase {
         Phase::Candidate(waiting) => candidate::decide(&mut next, *waiting, event, now),
@@ -225,6 +246,14 @@ impl State {
                 *watch = Watch { row: row.clone(), since: now, stepped_down: watch.stepped_down }
             }
             _ => self.watch = Some(Watch { row: row.clone(), since: now, stepped_down: None }),
+        }
+    }
+
+    /// What others say only shows clients the way; it decides nothing, and it does not raise the floor of a claim.
+    fn note_heard(&mut self, leader: LeaderRef) {
+        let newer = self.heard.as_ref().is_none_or(|known| leader.term > known.term);
+        if newer && leader.term > self.highest && leader.instance_id != self.config.me {
+            self.heard = Some(leader);
         }
     }
 
