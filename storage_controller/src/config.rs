@@ -58,9 +58,18 @@ pub struct Args {
     /// How long a step-down may take to drain and flush.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub step_down_grace: Duration,
-    /// How long requests in flight may take at the end of the process.
+    /// How long the end of the process may take: until another member leads, and until what was asked here is answered.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
+    /// How long a request is held while nobody leads, before it is refused. 0s: not at all.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub handover_hold: Duration,
+    /// Refuse what only the leader executes instead of handing it on. With --handover-hold 0s: plain rejection.
+    #[arg(long)]
+    pub no_forward: bool,
+    /// Bytes of all requests together that are held or on their way to the leader; more wait unread.
+    #[arg(long, default_value_t = 64 << 20)]
+    pub hold_max_bytes: u32,
     /// Computes worked on at once.
     #[arg(long, default_value_t = 64)]
     pub reconcile_concurrency: usize,
@@ -149,6 +158,9 @@ impl Args {
         if self.margin().is_zero() || self.margin() + self.lease_renew >= self.lease {
             return invalid("--lease-margin", "margin and one renewal must fit into the lease");
         }
+        if (self.hold_max_bytes as usize) < MAX_SPEC_BYTES {
+            return invalid("--hold-max-bytes", "one request may have 4194304 bytes, so at least that");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -208,6 +220,7 @@ mod tests {
             (["--lease-renew", "4s"], "--lease-renew"),
             (["--lease-margin", "5s"], "--lease-margin"),
             (["--advertise", "10.0.0.1:7"], "--advertise"),
+            (["--hold-max-bytes", "1000"], "--hold-max-bytes"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

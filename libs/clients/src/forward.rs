@@ -212,7 +212,8 @@ mod tests {
         }
         let seen = fake.seen().await.remove(0);
         assert!(seen.starts_with("PUT /a?b=c HTTP/1.1\r\n") && seen.ends_with("\r\n\r\n{}"), "{seen}");
-        for line in ["authorization: Bearer t", "x-reason: why", "if-match: \"3\"", "x-pgfleet-hop: 1", "content-length: 2"]
+        for line in
+            ["authorization: Bearer t", "x-reason: why", "if-match: \"3\"", "x-pgfleet-hop: 1", "content-length: 2"]
         {
             assert!(seen.contains(&format!("\r\n{line}\r\n")), "{line} in {seen}");
         }

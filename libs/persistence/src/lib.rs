@@ -17,6 +17,7 @@ mod bootstrap;
 mod config;
 mod database;
 mod error;
+mod journal;
 mod lease;
 mod load;
 mod migrate;

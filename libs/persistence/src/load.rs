@@ -34,7 +34,7 @@ struct ComputeRow {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = journal)]
-struct JournalRow {
+pub(crate) struct JournalRow {
     at: DateTime<Utc>,
     change_seq: i64,
     compute_id: Option<String>,
@@ -147,7 +147,7 @@ fn record_of(row: ComputeRow) -> Result<ComputeRecord, DbError> {
     })
 }
 
-fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
+pub(crate) fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
     Ok(JournalEntry {
         at: row.at,
         change_seq: row.change_seq,

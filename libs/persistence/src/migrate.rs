@@ -25,7 +25,7 @@ use crate::term::LeaderTerm;
 const EMBEDDED: EmbeddedMigrations = embed_migrations!("../../migrations");
 
 /// Name of the newest embedded migration; the history of leadership keeps it.
-const NEWEST: &str = "20261121000100_create_computes";
+const NEWEST: &str = "20261124000000_index_journal";
 
 /// Key of the advisory lock around a run ("pgfleet" in ASCII, then 2).
 const MIGRATION_LOCK: i64 = 0x7067_666c_6565_7402;

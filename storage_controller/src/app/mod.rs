@@ -1,9 +1,10 @@
 //! The composition root: builds every room, hands them each other's handles, spawns, drains.
 //!
 //! Called by `main`. Order: parse → bind and serve (from here `/status` answers) → meet itself → database → chair; at the
-//! end the chair gives up first and the listener closes last.
+//! end the chair gives up first and the listener closes last (`farewell`).
 
 mod error;
+mod farewell;
 mod work;
 
 use std::path::PathBuf;
@@ -13,13 +14,14 @@ use std::time::Duration;
 use pgfleet_api::InstanceId;
 use pgfleet_api::agent::PortFile;
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
+use pgfleet_clients::forward::Forwarder;
 use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_persistence::{Database, DatabaseConfig};
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
-use pgfleet_runtime::listener::{Limits, bind, serve};
+use pgfleet_runtime::listener::{self, Limits, bind, serve_until};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
@@ -31,21 +33,22 @@ pub use error::AppError;
 
 use crate::agents::{AgentMetrics, Agents};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, ROUTES, router};
+use crate::http::{Door, Ends, Gate, HoldSettings, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::SweepSettings;
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use farewell::{Farewell, LAST_WORDS};
 use work::{Ingredients, Prepared};
 
 /// A controller that is bound and built and has spawned nothing that acts.
 pub struct App {
     signals: TaskGroup,
     tasks: TaskGroup,
-    listening: TaskGroup,
     room: Room,
     first: First,
+    farewell: Farewell,
     drain: Duration,
 }
 
@@ -116,6 +119,9 @@ impl App {
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
+        let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
+        let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
+        let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
@@ -125,16 +131,17 @@ impl App {
             request_timeout: None,
         };
         let page = groups.page(office, http, &tasks);
-        let door = Door { desk, verifier, scrape: Arc::new(move || encode(&page)) };
-        let limits = Limits { drain: args.drain, ..Limits::default() };
-        serve(listener, router(door, layers), &listening, limits);
+        let door = Door { desk, verifier, scrape: Arc::new(move || encode(&page)), gate };
+        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
+        let steps = listener::Farewell { last_answers: ends.ending, cut: ends.cut };
+        serve_until(listener, router(door, layers), &listening, limits, steps);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
         let migrations_dir = args.migrations_dir;
         let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, listening, room, first, drain: args.drain })
+        Ok(Self { signals, tasks, room, first, farewell, drain: args.drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -164,6 +171,7 @@ impl App {
         let ending = tokio::select! {
             how = &mut ending => how.ok(),
             () = signalled.cancelled() => {
+                self.farewell.begin();
                 terminate.cancel();
                 tokio::select! {
                     how = &mut ending => how.ok(),
@@ -173,10 +181,7 @@ impl App {
             () = token.cancelled() => None,
         };
         let failure = self.tasks.failure();
-        // Answers still under way go out before the port closes.
-        if let Err(names) = self.listening.stop_within(self.drain).await {
-            tracing::warn!(tasks = ?names, "requests were cut at the end of the drain");
-        }
+        self.farewell.see_out(self.drain).await;
         if let Err(names) = self.tasks.stop_within(self.drain).await {
             tracing::warn!(tasks = ?names, "tasks did not end in time");
         }
@@ -214,6 +219,15 @@ impl First {
     }
 }
 
+fn hold(args: &Args) -> HoldSettings {
+    HoldSettings {
+        hold: args.handover_hold,
+        forward: !args.no_forward,
+        max_bytes: args.hold_max_bytes,
+        max_body_bytes: u32::try_from(MAX_SPEC_BYTES).unwrap_or(u32::MAX),
+    }
+}
+
 fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {
     Settings {
         machine: Config {
@@ -236,6 +250,7 @@ struct Groups {
     reconcile: Arc<ReconcileMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
+    requests: Arc<RequestMetrics>,
 }
 
 impl Default for Groups {
@@ -245,6 +260,7 @@ impl Default for Groups {
             reconcile: Arc::new(ReconcileMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
+            requests: Arc::new(RequestMetrics::new()),
         }
     }
 }
@@ -259,6 +275,7 @@ impl Groups {
             database: self.database,
             fleet: FleetMetrics(Arc::new(tally)),
             http,
+            requests: self.requests,
             tasks: tasks.metrics(),
         };
         Metrics::new(rooms, ProcessMetrics::for_self())

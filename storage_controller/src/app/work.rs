@@ -14,6 +14,7 @@ use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, Wri
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::agents::Agents;
@@ -87,7 +88,8 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     for (id, observed) in std::mem::take(&mut mandate.handed_over) {
         snapshot.observed(&id, Call::Probe, observed);
     }
-    let (writer, writing) = start_writer(from, &mandate, &snapshot, loaded.change_seq);
+    let (latest, committed) = watch::channel(loaded.change_seq);
+    let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
     let waker = Waker::default();
     let term = mandate.term.term();
     let engine = Engine::new(
@@ -105,7 +107,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let looking = sweep(snapshot.clone(), from.agents.clone(), waker.clone(), from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
-    from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker });
+    from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker, committed });
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),
@@ -119,10 +121,16 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 }
 
 /// Starts the one writer of this leadership in a group of its own: it ends last.
-fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, change_seq: i64) -> (Writer, TaskGroup) {
+fn start_writer(
+    from: &Ingredients,
+    mandate: &Mandate,
+    snapshot: &Snapshot,
+    latest: watch::Sender<i64>,
+) -> (Writer, TaskGroup) {
+    let change_seq = *latest.borrow();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot)),
+        on_commit: Some(remember(snapshot, latest)),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -153,7 +161,7 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
 }
 
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     let snapshot = snapshot.clone();
     Arc::new(move |committed| {
         if let Some(record) = &committed.record {
@@ -162,6 +170,8 @@ fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
         if let (true, Some(id)) = (committed.deleted, &committed.compute_id) {
             snapshot.deleted(id);
         }
+        // Last, so that whoever is woken by it finds the rest.
+        latest.send_replace(committed.change_seq);
     })
 }
 

@@ -18,7 +18,8 @@ use crate::observe::{Entry, Filter};
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-const WAIT_S: u64 = 60;
+/// Seconds that a wait takes if it does not say.
+pub const WAIT_S: u64 = 60;
 const MAX_WAIT_S: u64 = 600;
 
 impl Desk {
@@ -33,10 +34,7 @@ impl Desk {
         body: RegisterCompute,
     ) -> Result<ComputeView, ServiceError> {
         let leading = self.leading()?;
-        check_registration(&body)?;
-        let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
-        let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
-        self.write(&leading, caller, &id, change).await?;
+        self.write_registration(&leading, caller, &id, body).await?;
         leading.waker.wake_now(id.clone());
         self.entry(&leading, &id).map(|entry| entry.view())
     }
@@ -134,7 +132,10 @@ impl Desk {
                 Ok(entry) => Ok(result(outcome(&entry).unwrap_or(WaitOutcome::Timeout), &entry)),
                 Err(_) => Err(ServiceError::UnknownCompute(id)),
             },
-            () = self.leadership.left(leading.term) => Err(self.not_leading()),
+            () = self.leadership.left(leading.term) => {
+                let standing = self.leadership.standing();
+                Err(ServiceError::WaitCutShort { role: standing.role, leader: standing.leader, generation })
+            }
             () = tokio::time::sleep(Duration::from_secs(timeout_s)) => {
                 self.entry(&leading, &id).map(|entry| result(WaitOutcome::Timeout, &entry))
             }
@@ -155,7 +156,20 @@ impl Desk {
         leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
     }
 
-    async fn write(
+    pub(super) async fn write_registration(
+        &self,
+        leading: &Leading,
+        caller: Asker,
+        id: &ComputeId,
+        body: RegisterCompute,
+    ) -> Result<Committed, ServiceError> {
+        check_registration(&body)?;
+        let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
+        let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
+        self.write(leading, caller, id, change).await
+    }
+
+    pub(super) async fn write(
         &self,
         leading: &Leading,
         caller: Asker,
@@ -178,12 +192,12 @@ impl Desk {
     }
 }
 
-fn rule(path: &str, msg: &str) -> ServiceError {
+pub(super) fn rule(path: &str, msg: &str) -> ServiceError {
     ServiceError::Rule(SpecError { path: path.to_owned(), msg: msg.to_owned() })
 }
 
 /// Checks a spec and makes its hash, once. `prefix` stands before the paths of its fields.
-fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<String>), ServiceError> {
+pub(super) fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<String>), ServiceError> {
     let parsed = parse(&spec)
         .map_err(|error| ServiceError::Rule(SpecError { path: format!("{prefix}{}", error.path), msg: error.msg }))?;
     let hash = spec_hash(&spec);

@@ -65,6 +65,11 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// Refuses what only the leader executes, at once, instead of holding it and handing it on.
+    pub fn rejecting(self) -> Self {
+        self.args(&["--handover-hold", "0s", "--no-forward"])
+    }
+
     /// Asks the leader to step down.
     pub fn as_candidate(self) -> Self {
         self.args(&["--start-as-candidate"])

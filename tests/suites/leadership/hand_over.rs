@@ -53,7 +53,7 @@ async fn sigterm_candidate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn step_down_without_a_body() {
     let Some(fleet) = Fleet::start("step_down_without_a_body").await else { return };
-    let a = fleet.controller("a").start_leader().await;
+    let a = fleet.controller("a").rejecting().start_leader().await;
     register(&fleet, &a, "c1").await;
     let call = a.call("PUT", "/control/v1/step_down").token(&fleet.keys().scope(Scope::Admin));
     let first = call.send().await;
@@ -169,7 +169,7 @@ async fn migrations_after_step_down() {
         let sql = "SELECT to_regclass($1) IS NOT NULL";
         fleet.database().await.query_one(sql, &[&table]).await.unwrap().get::<_, bool>(0)
     };
-    let long = |name| fleet.controller(name).lease("20s", "200ms");
+    let long = |name| fleet.controller(name).lease("20s", "200ms").rejecting();
     let a = long("a").start_leader().await;
     register(&fleet, &a, "c1").await;
     let dir = dir.display().to_string();
