@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use pgfleet_api::controller::LeaderRef;
 use pgfleet_api::{ErrorBody, ErrorCode, headers};
-use reqwest::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use reqwest::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use reqwest::{Body, Method, StatusCode};
 
 use crate::transport::{Failure, SetUpError, Wire, join, read_body};
@@ -109,9 +111,10 @@ impl Forwarder {
     pub async fn send(&self, base: &str, ask: Ask<'_>, body: impl Into<Body>) -> Outcome {
         let mut given = ask.headers.clone();
         strip(&mut given);
-        // Both are the new connection's own.
-        given.remove(HOST);
-        given.remove(CONTENT_LENGTH);
+        // These belong to the new connection, and the body is here already.
+        for name in [HOST, CONTENT_LENGTH, EXPECT] {
+            given.remove(name);
+        }
         given.insert(HeaderName::from_static(headers::HOP), HeaderValue::from_static("1"));
         let request = self.http.request(ask.method.clone(), join(base, ask.path)).headers(given).body(body);
         match request.send().await {

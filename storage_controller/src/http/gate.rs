@@ -101,8 +101,9 @@ impl Errand {
     pub(super) async fn run(mut self) -> Response {
         if self.door.desk.leading().is_ok() {
             // The way of every request in quiet times.
-            if let Try::Answered(response) = self.here().await {
-                return response;
+            match self.here().await {
+                Ok(response) => return response,
+                Err(said) => drop(self.gave_back(&said)),
             }
         }
         self.go_round().await
@@ -126,7 +127,7 @@ impl Errand {
             moved.mark_unchanged();
             let begun = Instant::now();
             let tried = match (self.door.desk.leading(), &to) {
-                (Ok(_), _) => self.here().await,
+                (Ok(_), _) => self.here().await.map_or_else(|said| Try::NotYet(Some(said)), Try::Answered),
                 (Err(_), Some(to)) => self.there(to).await,
                 (Err(_), None) => Try::NotYet(None),
             };
@@ -137,11 +138,8 @@ impl Errand {
                     }
                     return response;
                 }
-                Try::NotYet(said) => {
-                    if self.wait.as_mut().is_some_and(|wait| wait.was_cut_short(said.as_deref())) {
-                        held = None;
-                    }
-                }
+                Try::NotYet(Some(said)) if self.gave_back(&said) => held = None,
+                Try::NotYet(_) => {}
                 Try::Lost(why) if !self.only_reads() => return self.unknown(&why),
                 // A member worked on it in the meantime: that is not the time that it was held.
                 Try::Lost(_) if begun.elapsed() > gate.settings().hold => held = None,
@@ -150,7 +148,8 @@ impl Errand {
                 Try::Cut => return self.unknown("this process ends"),
             }
             let held = held.get_or_insert_with(|| gate.hold());
-            let nobody_comes = gate.ends().closing.is_cancelled() && to.is_none();
+            let ends = gate.ends();
+            let nobody_comes = ends.cut.is_cancelled() || ends.closing.is_cancelled() && to.is_none();
             if nobody_comes || Instant::now() >= held.until() {
                 return self.refused();
             }
@@ -160,22 +159,32 @@ impl Errand {
                 () = changed(&mut standing) => {}
                 () = changed(&mut heard) => {}
                 () = changed(&mut moved) => {}
+                () = ends.cut.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            if let Some(uri) = self.wait.as_ref().and_then(|wait| wait.rest(self.parts.uri.path())) {
-                self.parts.uri = uri;
-            }
+            self.only_the_rest();
         }
     }
 
-    /// The handler of this member.
-    async fn here(&self) -> Try {
+    /// Notes what a member said that did not execute this; whether it had begun to wait.
+    fn gave_back(&mut self, said: &ErrorBody) -> bool {
+        let begun = self.wait.as_mut().is_some_and(|wait| wait.was_cut_short(said));
+        self.only_the_rest();
+        begun
+    }
+
+    /// A wait goes on with the time that is left.
+    fn only_the_rest(&mut self) {
+        if let Some(uri) = self.wait.as_ref().and_then(|wait| wait.rest(self.parts.uri.path())) {
+            self.parts.uri = uri;
+        }
+    }
+
+    /// The handler of this member; an error is what it said because this member does not lead any more.
+    async fn here(&self) -> Result<Response, Box<ErrorBody>> {
         let request = Request::from_parts(self.parts.clone(), Body::from(self.body.clone()));
         let response = self.next.clone().run(request).await;
-        match disclaimed(&response) {
-            Some(said) => Try::NotYet(Some(said)),
-            None => Try::Answered(response),
-        }
+        disclaimed(&response).map_or(Ok(response), Err)
     }
 
     /// The member that is believed to lead.

@@ -30,10 +30,9 @@ impl Wait {
     }
 
     /// Notes that a leader had begun to wait and gave it back; it waited for this generation, also if none was asked for.
-    pub(super) fn was_cut_short(&mut self, said: Option<&ErrorBody>) -> bool {
-        let generation = said.and_then(|said| said.generation);
-        self.generation = generation.or(self.generation);
-        generation.is_some()
+    pub(super) fn was_cut_short(&mut self, said: &ErrorBody) -> bool {
+        self.generation = said.generation.or(self.generation);
+        said.generation.is_some()
     }
 
     /// The question for the next leader.
@@ -56,10 +55,11 @@ mod tests {
         let mut wait = Wait { generation: None, until: Instant::now() + Duration::from_millis(8500) };
         assert_eq!(wait.rest("/a/wait").unwrap(), "/a/wait?timeout_s=9");
         let mut said = ErrorBody::new(ErrorCode::SteppedDown, "m");
-        assert!(!wait.was_cut_short(Some(&said)), "it was never taken");
+        assert!(!wait.was_cut_short(&said), "it was never taken");
         said.generation = Some(Generation(7));
-        assert!(wait.was_cut_short(Some(&said)));
-        assert!(!wait.was_cut_short(None));
+        assert!(wait.was_cut_short(&said));
+        said.generation = None;
+        assert!(!wait.was_cut_short(&said), "and what is known stays");
         wait.until = Instant::now();
         assert_eq!(wait.rest("/a/wait").unwrap(), "/a/wait?timeout_s=0&generation=7");
     }

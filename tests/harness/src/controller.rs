@@ -26,19 +26,20 @@ pub struct ControllerOptions<'f> {
     lease: String,
     renew: String,
     probe_interval: String,
+    listen: String,
 }
 
 impl<'f> ControllerOptions<'f> {
     pub(crate) fn new(fleet: &'f Fleet, name: &str) -> Self {
         let mut command = clean_command(&program("storage_controller"), fleet.dir());
         command.env("PGFLEET_DATABASE_URL", fleet.database_url());
-        command.args(["--listen", "127.0.0.1:0"]);
         command.arg("--jwks-file").arg(&fleet.keys().jwks);
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
         let (lease, renew) = (format!("{}ms", LEASE.as_millis()), "200ms".to_owned());
         let private_key = fleet.keys().controller_key.clone();
         let probe_interval = "500ms".to_owned();
-        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval }
+        let listen = "127.0.0.1:0".to_owned();
+        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval, listen }
     }
 
     /// With further arguments.
@@ -56,6 +57,12 @@ impl<'f> ControllerOptions<'f> {
     /// Signs with another key than the other controllers.
     pub fn private_key(mut self, path: &Path) -> Self {
         self.private_key = path.to_path_buf();
+        self
+    }
+
+    /// Listens on this port instead of a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen = format!("127.0.0.1:{port}");
         self
     }
 
@@ -84,6 +91,7 @@ impl<'f> ControllerOptions<'f> {
     /// Starts it and waits for nothing: for one that is expected to end.
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
+        self.command.args(["--listen", &self.listen]);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
         self.command.args(["--probe-interval", &self.probe_interval]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod fake;
 mod hold;
 mod load;
 mod plain;
 mod rolling;
+mod streams;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 mod boot;
 mod claim;
 mod fence;
+mod journal;
 mod load;
 mod migrations;
 mod outage;
