@@ -39,7 +39,7 @@ pub struct Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 13] = [
+pub const ROUTES: [&str; 14] = [
     "/live",
     "/ready",
     "/leader",
@@ -53,6 +53,7 @@ pub const ROUTES: [&str; 13] = [
     "/control/v1/compute/{compute_id}",
     "/control/v1/compute/{compute_id}/spec",
     "/control/v1/compute/{compute_id}/wait",
+    "/control/v1/compute/{compute_id}/unquarantine",
 ];
 
 /// The whole router with its layers.
@@ -110,6 +111,7 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
         .routes(routes!(compute::delete))
+        .routes(routes!(compute::unquarantine))
 }
 
 #[cfg(test)]

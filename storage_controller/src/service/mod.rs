@@ -23,7 +23,7 @@ pub use pgfleet_persistence::Asker;
 
 use crate::leadership::{Handle, Standing};
 use crate::observe::Snapshot;
-use crate::reconcile::Waker;
+use crate::reconcile::{Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -35,6 +35,8 @@ pub struct Leading {
     pub snapshot: Snapshot,
     /// The engine's nudge.
     pub waker: Waker,
+    /// Computes that panicked.
+    pub quarantine: Quarantine,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.
