@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use pgfleet_domain::quarantine::Limits;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
+use pgfleet_runtime::traces::TraceArgs;
 
 /// A controller of a pgfleet cluster.
 ///
@@ -79,6 +81,18 @@ pub struct Args {
     /// Log as JSON.
     #[arg(long)]
     pub log_json: bool,
+    /// Panics in the work on one compute within --panic-window that are borne; one more quarantines it.
+    #[arg(long, default_value_t = 5)]
+    pub panic_limit: u32,
+    /// How long a panic counts.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    pub panic_window: Duration,
+    /// Pause before the first try of a quarantined compute; it doubles with each try, up to an hour.
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+    pub quarantine_pause: Duration,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// No keys needed, test doors open. Never in production.
     #[arg(long)]
     pub dev: bool,
@@ -113,6 +127,9 @@ impl ExitCode for ConfigError {
         USAGE
     }
 }
+
+/// Longest pause between two tries of a quarantined compute.
+const LONGEST_QUARANTINE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Body limit of specs.
 pub const MAX_SPEC_BYTES: usize = 4 << 20;
@@ -161,6 +178,12 @@ impl Args {
         if (self.hold_max_bytes as usize) < MAX_SPEC_BYTES {
             return invalid("--hold-max-bytes", "one request may have 4194304 bytes, so at least that");
         }
+        if self.panic_window.is_zero() {
+            return invalid("--panic-window", "a panic has to count for some time");
+        }
+        if self.quarantine_pause.is_zero() {
+            return invalid("--quarantine-pause", "a quarantine without a pause is none");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -171,6 +194,17 @@ impl Args {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    /// When a compute is quarantined, and how it is tried then.
+    #[must_use]
+    pub fn quarantine(&self) -> Limits {
+        Limits {
+            limit: self.panic_limit,
+            window: self.panic_window,
+            first_pause: self.quarantine_pause,
+            longest_pause: LONGEST_QUARANTINE_PAUSE.max(self.quarantine_pause),
+        }
     }
 
     fn listens_on_loopback(&self) -> bool {

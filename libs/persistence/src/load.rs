@@ -7,6 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use pgfleet_api::compute::Observed;
 use pgfleet_api::{ClusterId, ComputeId, Generation, Term};
 use serde_json::Value;
 
@@ -92,6 +93,39 @@ impl Database {
                 .map(|(id, body)| Ok((compute_id_of(id)?, observed_of(body)?)))
                 .collect::<Result<_, DbError>>()?,
         })
+    }
+
+    /// One compute with what was last observed of it, as of one moment; none if it is unknown or deleted.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn compute(&self, compute_id: &ComputeId) -> Result<Option<(ComputeRecord, Option<Observed>)>, DbError> {
+        const DOING: &str = "read a compute";
+        let mut conn = self.pooled(DOING).await?;
+        let read: (Option<ComputeRow>, Option<Value>) = conn
+            .build_transaction()
+            .repeatable_read()
+            .read_only()
+            .run(async |conn| {
+                let row = computes::table
+                    .filter(computes::compute_id.eq(compute_id.as_str()))
+                    .filter(computes::deleted_at.is_null())
+                    .select(ComputeRow::as_select())
+                    .first(conn)
+                    .await
+                    .optional()?;
+                let body = observed::table
+                    .filter(observed::compute_id.eq(compute_id.as_str()))
+                    .select(observed::body)
+                    .first(conn)
+                    .await
+                    .optional()?;
+                Ok::<_, diesel::result::Error>((row, body))
+            })
+            .await
+            .map_err(DbError::diesel(DOING))?;
+        let (Some(row), body) = read else { return Ok(None) };
+        Ok(Some((record_of(row)?, body.map(observed_of).transpose()?)))
     }
 
     /// The current spec of a compute; none if it is unknown, deleted or has none.

@@ -6,6 +6,7 @@ use pgfleet_persistence::{DbError, ErrorClass, MigrationError};
 use pgfleet_runtime::auth::JwksError;
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_ALLOWED, UNAVAILABLE, USAGE};
 use pgfleet_runtime::listener::BindError;
+use pgfleet_runtime::panic_door::PanicDoorError;
 use pgfleet_runtime::pause::PauseError;
 use pgfleet_runtime::port_file::PortFileError;
 
@@ -20,6 +21,9 @@ pub enum AppError {
     /// The test doors cannot be opened.
     #[error(transparent)]
     Pause(#[from] PauseError),
+    /// As above.
+    #[error(transparent)]
+    PanicDoor(#[from] PanicDoorError),
     /// The public keys cannot be read.
     #[error("--jwks-file cannot be used")]
     Jwks(#[from] JwksError),
@@ -68,6 +72,7 @@ impl ExitCode for AppError {
         match self {
             Self::Config(error) => error.exit_code(),
             Self::Pause(error) => error.exit_code(),
+            Self::PanicDoor(error) => error.exit_code(),
             Self::Bind(error) => error.exit_code(),
             Self::Jwks(_) | Self::Key(_) | Self::NotMyself { .. } | Self::PeerUnauthorized => USAGE,
             Self::Database(DbError::Config { .. }) => USAGE,

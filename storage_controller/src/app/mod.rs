@@ -23,6 +23,7 @@ use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
 use pgfleet_runtime::listener::{self, Limits, bind, serve_until};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
+use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use pgfleet_runtime::{port_file, signals};
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 
-use crate::agents::{AgentMetrics, Agents};
+use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
@@ -46,6 +47,8 @@ use work::{Ingredients, Prepared};
 pub struct App {
     signals: TaskGroup,
     tasks: TaskGroup,
+    /// Cancelled when a vital task ended early.
+    alarm: CancellationToken,
     room: Room,
     first: First,
     farewell: Farewell,
@@ -69,7 +72,8 @@ impl App {
     /// One line that says what cannot work, with its exit code.
     pub async fn build(args: Args) -> Result<Self, AppError> {
         args.check()?;
-        let pauses = Pauses::from_env(args.dev)?;
+        let (pauses, panics) = (Pauses::from_env(args.dev)?, Panics::from_env(args.dev)?);
+        let doors = Doors { pauses: pauses.clone(), panics: panics.clone() };
         let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
         let keys = match &args.jwt_private_key {
             Some(path) => Source::Minter(Arc::new(Minter::open(path)?)),
@@ -89,7 +93,8 @@ impl App {
         })?;
         let prepared = Prepared::default();
 
-        let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::new("controller"));
+        let alarm = CancellationToken::new();
+        let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
         let listening = tasks.child("http");
         let identity =
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -99,7 +104,7 @@ impl App {
         let office = Office::default();
         let ingredients = Ingredients {
             database: database.clone(),
-            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
+            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
             office: office.clone(),
             migrations_dir: args.migrations_dir.clone(),
             prepared: prepared.clone(),
@@ -109,6 +114,9 @@ impl App {
             grace: args.step_down_grace,
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
+            quarantine: args.quarantine(),
+            tasks: tasks.metrics(),
+            panics,
         };
         let (room, leadership) = Room::open(Parts {
             settings: settings(&args, me, &address),
@@ -141,7 +149,7 @@ impl App {
         }
         let migrations_dir = args.migrations_dir;
         let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, room, first, farewell, drain: args.drain })
+        Ok(Self { signals, tasks, alarm, room, first, farewell, drain: args.drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -159,8 +167,7 @@ impl App {
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
         let (room, asked) = (self.room, terminate.clone());
-        let token = self.tasks.token();
-        let until = token.clone();
+        let until = self.tasks.token();
         self.tasks.spawn("leadership", Kind::Vital, async move {
             let how = room.run(asked).await;
             // The receiver lives as long as this function.
@@ -175,10 +182,14 @@ impl App {
                 terminate.cancel();
                 tokio::select! {
                     how = &mut ending => how.ok(),
-                    () = token.cancelled() => None,
+                    () = self.alarm.cancelled() => tokio::time::timeout(self.drain, &mut ending).await.ok().and_then(Result::ok),
                 }
             }
-            () = token.cancelled() => None,
+            // The chair gives up first here as well, unless it is what broke: whoever leads next does not wait for a lease.
+            () = self.alarm.cancelled() => {
+                terminate.cancel();
+                tokio::time::timeout(self.drain, &mut ending).await.ok().and_then(Result::ok)
+            }
         };
         let failure = self.tasks.failure();
         self.farewell.see_out(self.drain).await;
@@ -186,10 +197,11 @@ impl App {
             tracing::warn!(tasks = ?names, "tasks did not end in time");
         }
         match (ending, failure) {
-            (Some(Ending::Done), _) => Ok(()),
-            (Some(Ending::TakeOverFailed), _) => Err(AppError::TakeOverFailed),
-            (Some(Ending::Unauthorized), _) => Err(AppError::PeerUnauthorized),
-            (None, reason) => Err(AppError::Task(reason.unwrap_or_else(|| "the leadership ended".to_owned()))),
+            (_, Some(reason)) => Err(AppError::Task(reason)),
+            (Some(Ending::Done), None) => Ok(()),
+            (Some(Ending::TakeOverFailed), None) => Err(AppError::TakeOverFailed),
+            (Some(Ending::Unauthorized), None) => Err(AppError::PeerUnauthorized),
+            (None, None) => Err(AppError::Task("the leadership ended".to_owned())),
         }
     }
 }

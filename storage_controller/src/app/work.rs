@@ -10,7 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
+use pgfleet_domain::quarantine;
 use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, WriterHooks};
+use pgfleet_runtime::metrics::TaskMetrics;
+use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
@@ -20,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::agents::Agents;
 use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
+use crate::reconcile::{Engine, MayAct, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -52,6 +55,10 @@ pub(super) struct Ingredients {
     pub(super) grace: Duration,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
+    /// Computes whose work panics.
+    pub(super) quarantine: quarantine::Limits,
+    pub(super) tasks: Arc<TaskMetrics>,
+    pub(super) panics: Panics,
 }
 
 /// The closure that the chair calls with each new term.
@@ -91,23 +98,34 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let (latest, committed) = watch::channel(loaded.change_seq);
     let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
     let waker = Waker::default();
+    let quarantine = Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+    });
     let term = mandate.term.term();
+    let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
         snapshot.clone(),
         from.agents.clone(),
-        Arc::new(move || mandate.chair.may_act()),
+        may_act.clone(),
         waker.clone(),
         from.engine,
-        from.reconcile_metrics.clone(),
+        quarantine.clone(),
     );
     let following = mandate.tasks.child("reconcile");
     following.spawn("engine", Kind::Vital, engine.run(following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
-    let looking = sweep(snapshot.clone(), from.agents.clone(), waker.clone(), from.sweep, following.token());
+    let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
+    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
-    from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker, committed });
+    let (writing_for, shown) = (writer.clone(), snapshot.clone());
+    from.office.open(Leading { term, writer: writing_for, snapshot: shown, waker, committed, quarantine });
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),

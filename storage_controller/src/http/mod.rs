@@ -66,7 +66,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 15] = [
+pub const ROUTES: [&str; 16] = [
     "/live",
     "/ready",
     "/leader",
@@ -82,6 +82,7 @@ pub const ROUTES: [&str; 15] = [
     "/control/v1/compute/{compute_id}/wait",
     "/control/v1/compute/apply",
     "/control/v1/watch",
+    "/control/v1/compute/{compute_id}/unquarantine",
 ];
 
 /// The whole router with its layers.
@@ -141,6 +142,7 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::put_spec))
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
+        .routes(routes!(compute::unquarantine))
 }
 
 #[cfg(test)]

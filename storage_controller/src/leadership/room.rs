@@ -16,6 +16,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::ask;
 use super::clock::now;
@@ -23,6 +24,7 @@ use super::handle::{Handle, NotThatLeader, Request, Standing, StepDownAnswer};
 use super::leader::{Leader, Mandate, TakeUp, TakeUpError, Work};
 use super::lease::{Lease, Order};
 use super::metrics::{LeadershipMetrics, Phase};
+use super::trace::{self, Trace};
 
 /// The machine looks at its clock this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -70,6 +72,7 @@ pub struct Room {
     waiting: Vec<oneshot::Sender<StepDownAnswer>>,
     began: Option<Instant>,
     phase_began: Instant,
+    trace: Trace,
 }
 
 /// What the room is made of.
@@ -133,6 +136,7 @@ impl Room {
             waiting: Vec::new(),
             began: None,
             phase_began: Instant::now(),
+            trace: Trace::default(),
         };
         (room, handle)
     }
@@ -278,10 +282,12 @@ impl Room {
     fn begin(&mut self) {
         self.began.get_or_insert_with(Instant::now);
         self.phase_began = Instant::now();
+        self.trace.begin();
     }
 
     fn end_phase(&mut self, phase: Phase) {
         self.metrics.phase(phase, self.phase_began.elapsed());
+        self.trace.phase(phase);
         self.phase_began = Instant::now();
     }
 
@@ -339,10 +345,11 @@ impl Room {
             metrics: self.metrics.clone(),
         };
         let (reports, work, pauses) = (self.reports.clone(), self.take_up.clone(), self.pauses.clone());
+        let span = self.trace.take_up(number);
         // In the leader's own group: whoever stops the leadership joins its beginning, too.
         leader.tasks.spawn("take_up", Kind::Step, async move {
             pauses.at(PausePoint::AfterClaim).await;
-            let outcome = work(mandate).await;
+            let outcome = work(mandate).instrument(span).await;
             let _ = reports.send(Input::TookUp(number, outcome)).await;
             Ok::<_, std::convert::Infallible>(())
         });
@@ -362,6 +369,7 @@ impl Room {
                 let ending = self.step(Event::TookOver).await;
                 if let Some(began) = self.began.take() {
                     let gap = began.elapsed();
+                    self.trace.end(term);
                     self.metrics.gap(gap);
                     tracing::info!(%term, duration_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), "leading");
                 }
@@ -386,11 +394,17 @@ impl Room {
 
     fn stop_leading(&mut self, flush: bool) {
         self.began = None;
+        self.trace = Trace::default();
         let Some(leader) = self.leader.take() else { return };
         let (lease, grace) = (self.lease.clone(), self.settings.step_down_grace);
         self.later("stop_leading", async move {
-            let_go(&lease).await;
-            let (answer, term) = leader.stop(flush, grace).await;
+            let span = trace::step_down(leader.term.term(), flush);
+            let ending = async {
+                let_go(&lease).await;
+                leader.stop(flush, grace).await
+            };
+            let (answer, term) = ending.instrument(span.clone()).await;
+            span.record("complete", answer.complete);
             tracing::info!(term = %answer.term, complete = answer.complete, "leadership ended");
             Input::Stopped(answer, term)
         });

@@ -9,8 +9,8 @@ use pgfleet_api::compute::{
 use pgfleet_api::{ComputeId, Generation};
 use pgfleet_domain::reconcile::settled;
 use pgfleet_domain::spec::{SpecError, parse, spec_hash};
-use pgfleet_persistence::{Asker, Change, Committed, NewSpec, WriteError};
-use serde_json::Value;
+use pgfleet_persistence::{Action, Asker, Change, Committed, NewSpec, WriteError};
+use serde_json::{Value, json};
 
 use super::rules::check_registration;
 use super::{Desk, Leading, Operation, ServiceError};
@@ -36,7 +36,7 @@ impl Desk {
         let leading = self.leading()?;
         self.write_registration(&leading, caller, &id, body).await?;
         leading.waker.wake_now(id.clone());
-        self.entry(&leading, &id).map(|entry| entry.view())
+        self.entry(&leading, &id).map(|entry| view(&leading, &entry))
     }
 
     /// Stores a new spec; the engine does the rest. The same content keeps its generation.
@@ -67,7 +67,7 @@ impl Desk {
     /// Unknown compute, or this member does not lead.
     pub fn get(&self, id: &ComputeId) -> Result<ComputeView, ServiceError> {
         let leading = self.leading()?;
-        self.entry(&leading, id).map(|entry| entry.view())
+        self.entry(&leading, id).map(|entry| view(&leading, &entry))
     }
 
     /// The current spec.
@@ -106,7 +106,7 @@ impl Desk {
         let filter = Filter { state: query.state, label, lagging: query.lagging };
         let (page, more) = leading.snapshot.page(&filter, query.cursor.as_ref(), limit as usize);
         let next_cursor = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
-        Ok(ComputeList { computes: page.iter().map(|entry| entry.view()).collect(), next_cursor })
+        Ok(ComputeList { computes: page.iter().map(|entry| view(&leading, entry)).collect(), next_cursor })
     }
 
     /// Waits until a generation is settled at the agent, or time is up, or this member stops leading.
@@ -126,7 +126,7 @@ impl Desk {
             return Err(ServiceError::NoSpec(id));
         }
         let outcome = |entry: &Entry| entry.observed.as_ref().and_then(|seen| settled(generation, seen));
-        let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: entry.view() };
+        let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: view(&leading, entry) };
         tokio::select! {
             entry = changes.wait_for(|entry| outcome(entry).is_some()) => match entry {
                 Ok(entry) => Ok(result(outcome(&entry).unwrap_or(WaitOutcome::Timeout), &entry)),
@@ -149,7 +149,28 @@ impl Desk {
     pub async fn delete(&self, caller: Asker, id: ComputeId) -> Result<(), ServiceError> {
         let leading = self.leading()?;
         self.write(&leading, caller, &id, Change::Delete { compute_id: id.clone() }).await?;
+        leading.quarantine.forget(&id);
         Ok(())
+    }
+
+    /// Ends the quarantine of a compute and has it looked at. One that is not quarantined is left as it is.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn unquarantine(&self, caller: Asker, id: ComputeId) -> Result<ComputeView, ServiceError> {
+        let leading = self.leading()?;
+        let entry = self.entry(&leading, &id)?;
+        if leading.quarantine.holds(&id) {
+            let Asker { actor, reason } = caller.clone();
+            let detail = json!({"op": "unquarantine"});
+            let action = Change::Journal(Action { compute_id: Some(id.clone()), actor, reason, detail });
+            self.write(&leading, caller, &id, action).await?;
+            if leading.quarantine.clear(&id) {
+                tracing::info!(compute_id = %id, "the quarantine of a compute was ended by an operator");
+                leading.waker.wake_now(id);
+            }
+        }
+        Ok(view(&leading, &entry))
     }
 
     fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
@@ -190,6 +211,13 @@ impl Desk {
             }
         }
     }
+}
+
+/// The entry as clients see it.
+fn view(leading: &Leading, entry: &Entry) -> ComputeView {
+    let mut view = entry.view();
+    leading.quarantine.show(&mut view);
+    view
 }
 
 pub(super) fn rule(path: &str, msg: &str) -> ServiceError {

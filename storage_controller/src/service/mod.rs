@@ -29,7 +29,7 @@ pub use watching::Watching;
 use crate::leadership::Handle;
 pub use crate::leadership::Standing;
 use crate::observe::Snapshot;
-use crate::reconcile::Waker;
+use crate::reconcile::{Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -43,6 +43,8 @@ pub struct Leading {
     pub waker: Waker,
     /// Number of the last change that is committed.
     pub committed: watch::Receiver<i64>,
+    /// Computes that panicked.
+    pub quarantine: Quarantine,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.

@@ -88,6 +88,12 @@ impl<'f> ControllerOptions<'f> {
         self.args(&["--dev"])
     }
 
+    /// Panics in the work on these computes, `point:compute_id[:times]`; keys stay on.
+    pub fn panic_at(mut self, points: &str) -> Self {
+        self.command.env("PGFLEET_PANIC_AT", points);
+        self.args(&["--dev"])
+    }
+
     /// Starts it and waits for nothing: for one that is expected to end.
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
