@@ -22,6 +22,7 @@ pub struct ControllerOptions<'f> {
     fleet: &'f Fleet,
     name: String,
     command: Command,
+    listen: String,
     private_key: PathBuf,
     lease: String,
     renew: String,
@@ -32,18 +33,25 @@ impl<'f> ControllerOptions<'f> {
     pub(crate) fn new(fleet: &'f Fleet, name: &str) -> Self {
         let mut command = clean_command(&program("storage_controller"), fleet.dir());
         command.env("PGFLEET_DATABASE_URL", fleet.database_url());
-        command.args(["--listen", "127.0.0.1:0"]);
         command.arg("--jwks-file").arg(&fleet.keys().jwks);
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
         let (lease, renew) = (format!("{}ms", LEASE.as_millis()), "200ms".to_owned());
         let private_key = fleet.keys().controller_key.clone();
         let probe_interval = "500ms".to_owned();
-        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval }
+        let listen = "127.0.0.1:0".to_owned();
+        Self { fleet, name: name.to_owned(), command, listen, private_key, lease, renew, probe_interval }
     }
 
     /// With further arguments.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.command.args(args);
+        self
+    }
+
+    /// On this port of the loopback interface instead of a free one: for a member that has an address of its own through all
+    /// its lives.
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen = format!("127.0.0.1:{port}");
         self
     }
 
@@ -80,7 +88,7 @@ impl<'f> ControllerOptions<'f> {
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
-        self.command.args(["--probe-interval", &self.probe_interval]);
+        self.command.args(["--probe-interval", &self.probe_interval, "--listen", &self.listen]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
         Process::start(&self.name, self.command, &log)
     }
