@@ -5,9 +5,19 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pgfleet_bench::{Plan, markdown, run};
 
+/// Exit code of a command line that cannot be used.
+const USAGE: u8 = 64;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let plan = Plan::parse().limited();
+    let plan = match Plan::try_parse() {
+        Ok(plan) => plan.limited(),
+        Err(error) => {
+            // Where nobody reads there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let Some(report) = run(&plan).await else { return ExitCode::FAILURE };
     let text = markdown(&report);
     println!("{text}");

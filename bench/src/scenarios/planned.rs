@@ -31,9 +31,22 @@ pub struct Planned {
     pub phases_ms: BTreeMap<String, Option<Spread>>,
 }
 
+/// The member through which the clients of a hand-over send; its place is counted from the old leader's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    Old = 0,
+    New = 1,
+    Bystander = 2,
+}
+
+impl Via {
+    const ALL: [Self; MEMBERS] = [Self::Old, Self::New, Self::Bystander];
+}
+
 /// One hand-over.
 #[derive(Debug)]
 struct Round {
+    via: Via,
     handed: HandedOver,
     write: Option<Gap>,
     read: Option<Gap>,
@@ -46,7 +59,7 @@ pub async fn measure(computes: usize, n: usize) -> Option<Measured<Planned>> {
     let bed = Bed::make("planned", MEMBERS, computes).await?;
     let mut rounds = Vec::with_capacity(n);
     for index in 0..n {
-        rounds.push(round(&bed, index % MEMBERS).await);
+        rounds.push(round(&bed, index).await);
         bed.warm().await;
     }
     let mut parts: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -63,14 +76,15 @@ pub async fn measure(computes: usize, n: usize) -> Option<Measured<Planned>> {
     Some(Measured { notes: notes(computes, &rounds), figures })
 }
 
-async fn round(bed: &Bed, via: usize) -> Round {
+async fn round(bed: &Bed, index: usize) -> Round {
     let (leader, _) = bed.leader().await;
-    let endpoints = vec![bed.members[via].url().to_owned()];
+    let via = Via::ALL[index % Via::ALL.len()];
+    let endpoints = vec![bed.members[(leader + via as usize) % MEMBERS].url().to_owned()];
     let lane = |kind| Lane { kind, endpoints: endpoints.clone(), pace: Pace::BackToBack, keep_alive: true };
     let load = Load::start(vec![lane(Kind::Write), lane(Kind::Read)], &bed.computes, &bed.tokens());
     // What is usual is measured for as long as the definition says, before and after.
     tokio::time::sleep(AROUND * 2).await;
-    let handed = bed.hand_over((leader + 1) % bed.members.len()).await;
+    let handed = bed.hand_over((leader + Via::New as usize) % MEMBERS).await;
     tokio::time::sleep(AROUND).await;
     let exchanges = load.finish().await;
     let writes = answers(&exchanges, Kind::Write);
@@ -78,6 +92,7 @@ async fn round(bed: &Bed, via: usize) -> Round {
     let quiet = handed.asked.checked_sub(AROUND).unwrap_or(handed.asked);
     let earlier: Vec<_> = writes.iter().copied().filter(|answer| *answer <= handed.asked).collect();
     Round {
+        via,
         write: gap(&writes, handed.asked, handed.done),
         read: gap(&answers(&exchanges, Kind::Read), handed.asked, handed.done),
         quiet: gap(&earlier, quiet, quiet + (handed.done - handed.asked)),
@@ -94,13 +109,19 @@ fn notes(computes: usize, rounds: &[Round]) -> Vec<String> {
     let asked = middle(rounds.iter().map(|round| crate::stats::ms(round.handed.done - round.handed.asked)).collect());
     let quiet = Spread::of(rounds.iter().filter_map(|round| round.quiet).map(|gap| gap.ms));
     let quiet = quiet.map_or_else(|| "none".to_owned(), |quiet| format!("p50 {} ms, p99 {} ms", quiet.p50, quiet.p99));
+    let via = |via| {
+        middle(rounds.iter().filter(|round| round.via == via).filter_map(|round| Some(round.write?.ms)).collect())
+    };
     let mut notes = vec![format!(
         "{computes} computes: a write takes {} otherwise; the gap begins {} after the request to take over was sent and ends {} \
          after its answer came; that took {asked}, the members' own gap is {own}. The same measure where nothing happens: \
-         {quiet}.",
+         {quiet}. The gap through the old leader is {}, through the new one {}, through a bystander {}.",
         middle(writes().map(|gap| gap.usual_ms).collect()),
         middle(writes().map(|gap| gap.begins_ms).collect()),
         middle(writes().map(|gap| gap.ends_ms).collect()),
+        via(Via::Old),
+        via(Via::New),
+        via(Via::Bystander),
     )];
     let without = rounds.iter().filter(|round| round.write.is_none() || round.read.is_none()).count();
     if without > 0 {
