@@ -14,11 +14,12 @@ use pgfleet_api::{ComputeId, Term};
 use pgfleet_clients::token::{Grant, Source};
 use pgfleet_harness::controller::{Controller, ControllerOptions};
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::postgres::Options;
 use pgfleet_harness::specs::marked;
 use pgfleet_harness::wait::{wait_for, wait_until};
 
 use crate::agent::Agents;
-use crate::metrics::Phases;
+use crate::metrics::{Phases, is_warm};
 use crate::seed::seed;
 use crate::wire::{Ask, Wire};
 
@@ -64,7 +65,7 @@ impl Bed {
     /// So many members over a database with so many computes, warm. None, with a line that says so, where there is no
     /// PostgreSQL.
     pub async fn make(name: &str, members: usize, computes: usize) -> Option<Self> {
-        let fleet = Fleet::with_durable_server(name).await?;
+        let fleet = Fleet::with_server(name, Options::durable()).await?;
         on_a_disk(&fleet);
         let (members_wanted, members) = (members, Vec::new());
         let mut bed = Self { fleet, members, computes: Vec::new(), agents: Agents::start().await, started: 0 };
@@ -133,7 +134,7 @@ impl Bed {
         .await
     }
 
-    /// Waits until every member but the leader follows it and says that requests sent to it get served.
+    /// Waits until every member but the leader follows it, says that requests sent to it get served, and could lead at once.
     pub async fn warm(&self) {
         let (leader, _) = self.leader().await;
         for (index, member) in self.members.iter().enumerate().filter(|(index, _)| *index != leader) {
@@ -141,7 +142,7 @@ impl Bed {
             let what = format!("member {index} is ready");
             wait_until(&what, PATIENCE, async || {
                 let ready = member.call("GET", "/ready").try_send().await;
-                ready.is_ok_and(|answer| answer.status == 200)
+                ready.is_ok_and(|answer| answer.status == 200) && is_warm(member).await
             })
             .await;
         }

@@ -1,4 +1,4 @@
-//! What a new leader's metrics page says about the change that made it one.
+//! What a member's metrics page says: about the change that made it the leader, and whether it could be the next one.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +21,7 @@ impl Phases {
 
     fn read(page: &str) -> Self {
         let mut phases = Self::default();
-        for line in page.lines() {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let Ok(seconds) = value.parse::<f64>() else { continue };
+        for (series, seconds) in samples(page) {
             if series == "storage_controller_handover_gap_seconds" {
                 phases.gap_ms = Some(seconds * 1e3);
             }
@@ -34,6 +32,19 @@ impl Phases {
         }
         phases
     }
+}
+
+/// Whether a member's memory is as warm as its metrics page can say; one that has no word for it counts as warm.
+pub async fn is_warm(member: &Controller) -> bool {
+    let page = member.call("GET", "/metrics").send().await.body;
+    samples(&page).all(|(series, value)| series != "storage_controller_follower_warm" || value > 0.0)
+}
+
+fn samples(page: &str) -> impl Iterator<Item = (&str, f64)> {
+    page.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        Some((series, value.parse().ok()?))
+    })
 }
 
 #[cfg(test)]

@@ -71,21 +71,19 @@ impl Fleet {
     /// A fleet whose database is a new, empty one. `None`, with a line that says so, where there is no PostgreSQL.
     pub async fn start(test: &str) -> Option<Self> {
         bin_dir_or_skip(test)?;
-        let shared = SHARED.get_or_init(|| async { start_cluster(Options::default()).await }).await;
+        let shared = SHARED.get_or_init(|| async { start_cluster().await }).await;
         Some(Self::on(test, Server::Shared(shared)).await)
     }
 
     /// A fleet with a database server of its own, which the test may stop.
     pub async fn with_own_server(test: &str) -> Option<Self> {
-        bin_dir_or_skip(test)?;
-        let cluster = start_cluster(Options::default()).await;
-        Some(Self::on(test, Server::Own(Box::new(cluster))).await)
+        Self::with_server(test, Options::default()).await
     }
 
-    /// A fleet with a database server of its own that keeps what it acknowledged: for measuring.
-    pub async fn with_durable_server(test: &str) -> Option<Self> {
+    /// A fleet with a database server of its own, set up like this.
+    pub async fn with_server(test: &str, options: Options) -> Option<Self> {
         bin_dir_or_skip(test)?;
-        let cluster = start_cluster(Options::durable()).await;
+        let cluster = Cluster::start(options).await.unwrap_or_else(|error| panic!("no PostgreSQL: {error}"));
         Some(Self::on(test, Server::Own(Box::new(cluster))).await)
     }
 
@@ -211,8 +209,8 @@ impl Drop for Fleet {
     }
 }
 
-async fn start_cluster(options: Options) -> Cluster {
-    Cluster::start(options).await.unwrap_or_else(|error| panic!("no PostgreSQL: {error}"))
+async fn start_cluster() -> Cluster {
+    Cluster::start(Options::default()).await.unwrap_or_else(|error| panic!("no PostgreSQL: {error}"))
 }
 
 /// A directory of the user who runs PostgreSQL, which everybody may pass through.
