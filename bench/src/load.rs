@@ -233,3 +233,6 @@ fn generation(kind: Kind, body: &[u8]) -> Result<Generation, Failure> {
     };
     read.map_err(|_| Failure::Broken)
 }
+
+#[cfg(test)]
+mod tests;
