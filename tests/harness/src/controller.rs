@@ -22,11 +22,11 @@ pub struct ControllerOptions<'f> {
     fleet: &'f Fleet,
     name: String,
     command: Command,
-    listen: String,
     private_key: PathBuf,
     lease: String,
     renew: String,
     probe_interval: String,
+    listen: String,
 }
 
 impl<'f> ControllerOptions<'f> {
@@ -39,19 +39,12 @@ impl<'f> ControllerOptions<'f> {
         let private_key = fleet.keys().controller_key.clone();
         let probe_interval = "500ms".to_owned();
         let listen = "127.0.0.1:0".to_owned();
-        Self { fleet, name: name.to_owned(), command, listen, private_key, lease, renew, probe_interval }
+        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval, listen }
     }
 
     /// With further arguments.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.command.args(args);
-        self
-    }
-
-    /// On this port of the loopback interface instead of a free one: for a member that has an address of its own through all
-    /// its lives.
-    pub fn port(mut self, port: u16) -> Self {
-        self.listen = format!("127.0.0.1:{port}");
         self
     }
 
@@ -67,10 +60,21 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// Listens on this port instead of a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen = format!("127.0.0.1:{port}");
+        self
+    }
+
     /// Asks every agent for its status this often.
     pub fn probe_interval(mut self, interval: &str) -> Self {
         self.probe_interval = interval.to_owned();
         self
+    }
+
+    /// Refuses what only the leader executes, at once, instead of holding it and handing it on.
+    pub fn rejecting(self) -> Self {
+        self.args(&["--handover-hold", "0s", "--no-forward"])
     }
 
     /// Asks the leader to step down.
@@ -87,8 +91,9 @@ impl<'f> ControllerOptions<'f> {
     /// Starts it and waits for nothing: for one that is expected to end.
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
+        self.command.args(["--listen", &self.listen]);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
-        self.command.args(["--probe-interval", &self.probe_interval, "--listen", &self.listen]);
+        self.command.args(["--probe-interval", &self.probe_interval]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
         Process::start(&self.name, self.command, &log)
     }
