@@ -46,11 +46,11 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
     Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
 }
 
-/// A test lies in `<target>/<profile>/deps/`.
+/// A test lies in `<target>/<profile>/deps/`, a program in `<target>/<profile>/`.
 fn profile() -> String {
     let exe = std::env::current_exe().unwrap_or_default();
-    let dir = exe.ancestors().nth(2).and_then(Path::file_name).and_then(|name| name.to_str());
-    match dir {
+    let mut dirs = exe.ancestors().skip(1).filter_map(Path::file_name).filter_map(|name| name.to_str());
+    match dirs.find(|name| *name != "deps") {
         None | Some("debug") => "dev".to_owned(),
         Some(name) => name.to_owned(),
     }

@@ -27,6 +27,7 @@ fn crates_depend_only_as_drawn() {
         ("storage_controller", &["persistence", "domain", "clients", "runtime", "api"]),
         ("compute_ctl", &["domain", "clients", "runtime", "api"]),
         ("pgfleet", &["clients", "api", "domain"]),
+        ("bench", &["clients", "api", "domain", "harness"]),
     ]
     .into();
     for (manifest, allowed) in drawing {
