@@ -5,6 +5,7 @@
 //! ```text
 //!   Database ── bootstrap, read_leader, load, spec, history, pending, migrate     (pool, short sessions)
 //!            └─ listen ──▶ Notices                                                 (a session each)
+//!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
 //! ```
@@ -18,6 +19,7 @@ mod bootstrap;
 mod config;
 mod database;
 mod error;
+mod follow;
 mod lease;
 mod load;
 mod migrate;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
+pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationHooks};
 pub use notices::{Notice, Notices};

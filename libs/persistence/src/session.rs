@@ -39,6 +39,8 @@ pub(crate) enum SessionKind {
     Control,
     /// Reads through the pool.
     Pool,
+    /// Loads and catch-ups of the memory: one snapshot each, which a frozen process must not keep open for long.
+    Follow,
     /// A migration may run long, but waits for a lock no longer than the others.
     Migration,
     /// LISTEN: waits for ever.
@@ -162,6 +164,7 @@ fn settings(kind: SessionKind, lease: Duration) -> String {
     let (statement_ms, idle_ms) = match kind {
         SessionKind::Control => (lease_ms * 3 / 5, lease_ms / 4),
         SessionKind::Pool => (30_000, lease_ms / 4),
+        SessionKind::Follow => (30_000, (lease_ms / 2).max(2000)),
         SessionKind::Migration => (0, lease_ms * 4),
         SessionKind::Listen => (0, lease_ms / 4),
     };
@@ -255,6 +258,10 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(crate) fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
     }
 
     pub(crate) fn is_closed(&self) -> bool {

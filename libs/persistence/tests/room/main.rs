@@ -5,6 +5,7 @@
 mod boot;
 mod claim;
 mod fence;
+mod follow;
 mod load;
 mod migrations;
 mod notices;
