@@ -43,8 +43,9 @@ const ALL: &str = "
 
 pub(crate) const COMPUTES_ABOVE: &str = "
     SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, c.deleted_at IS NOT NULL, o.observed
-    FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
+           c.updated_at, c.deleted_at IS NOT NULL,
+           (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id)
+    FROM computes c
     WHERE c.change_seq > $1 ORDER BY c.change_seq";
 
 pub(crate) const OBSERVED_ABOVE: &str =
