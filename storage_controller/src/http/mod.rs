@@ -7,6 +7,7 @@
 mod auth;
 mod compute;
 mod controller;
+mod dev;
 mod error;
 mod extract;
 mod gate;
@@ -22,6 +23,8 @@ use pgfleet_runtime::http::{Layers, finish};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use dev::MemoryDoor;
+
 use crate::service::Desk;
 
 /// Makes the page of metrics.
@@ -36,6 +39,8 @@ pub struct Door {
     pub verifier: Option<Verifier>,
     /// The page of metrics.
     pub scrape: Scrape,
+    /// Test door, with `--dev` only.
+    pub memory: Option<MemoryDoor>,
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
@@ -60,6 +65,7 @@ pub fn router(door: Door, layers: Layers) -> Router {
     let (router, document) = routes(&door).split_for_parts();
     let document = Arc::new(openapi::finish(document));
     let router = router.route("/openapi.json", axum::routing::get(move || openapi::serve(document.clone())));
+    let router = if door.memory.is_some() { router.merge(dev_doors(&door)) } else { router };
     finish(router.with_state(door), layers)
 }
 
@@ -110,6 +116,12 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
         .routes(routes!(compute::delete))
+}
+
+/// With `--dev` only.
+fn dev_doors(door: &Door) -> Router<Door> {
+    let readers = from_fn_with_state((door.clone(), auth::READERS), auth::require);
+    Router::new().route(dev::MEMORY, axum::routing::get(dev::memory)).layer(readers)
 }
 
 #[cfg(test)]

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use pgfleet_api::ComputeId;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Call, Snapshot};
+use super::{Call, Filter, Snapshot};
 use crate::agents::Agents;
 use crate::reconcile::Waker;
+
+/// Computes looked up at a time.
+const PAGE: usize = 256;
 
 /// Period and width of the sweep.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +34,16 @@ pub async fn sweep(
     token: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     let mut probes: JoinSet<()> = JoinSet::new();
+    let mut last: Option<ComputeId> = None;
     while !token.is_cancelled() {
-        let ids = snapshot.ids();
-        let step = settings.period / u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
-        if ids.is_empty() {
+        // Page by page, so that no list of the whole fleet is ever made.
+        let (page, more) = snapshot.page(&Filter::default(), last.as_ref(), PAGE);
+        let step = settings.period / u32::try_from(snapshot.count()).unwrap_or(u32::MAX).max(1);
+        if page.is_empty() {
             pause(step, &token).await;
         }
-        for id in ids {
+        last = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
+        for id in page.into_iter().map(|entry| entry.record.compute_id.clone()) {
             pause(step, &token).await;
             while probes.len() >= settings.concurrency {
                 note(probes.join_next().await);
@@ -44,19 +51,7 @@ pub async fn sweep(
             if token.is_cancelled() {
                 break;
             }
-            let (snapshot, agents, waker) = (snapshot.clone(), agents.clone(), waker.clone());
-            probes.spawn(async move {
-                let Some(entry) = snapshot.get(&id) else { return };
-                match agents.probe(&entry.record.agent_url).await {
-                    // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
-                    Ok(observed) => {
-                        if snapshot.observed(&id, Call::Probe, observed) || entry.trouble.is_some() {
-                            waker.wake(id);
-                        }
-                    }
-                    Err(error) => snapshot.failed(&id, Call::Probe, &error.to_string()),
-                }
-            });
+            probes.spawn(probe(id, snapshot.clone(), agents.clone(), waker.clone()));
             while let Some(ended) = probes.try_join_next() {
                 note(Some(ended));
             }
@@ -64,6 +59,19 @@ pub async fn sweep(
     }
     probes.shutdown().await;
     Ok(())
+}
+
+async fn probe(id: ComputeId, snapshot: Snapshot, agents: Agents, waker: Waker) {
+    let Some(entry) = snapshot.get(&id) else { return };
+    match agents.probe(&entry.record.agent_url).await {
+        // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
+        Ok(observed) => {
+            if snapshot.observed(&id, Call::Probe, observed) || entry.trouble.is_some() {
+                waker.wake(id);
+            }
+        }
+        Err(error) => snapshot.failed(&id, Call::Probe, &error.to_string()),
+    }
 }
 
 /// A probe that panics is a defect, but only that compute's: the sweep goes on.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::PassOutcome;
 use super::pass::{Bench, MayAct, Next, run};
+use super::scan::Scan;
 use super::waker::Urgency;
 use super::{ReconcileMetrics, Waker};
 use crate::agents::Agents;
@@ -58,6 +59,7 @@ pub struct Engine {
     /// Computes whose agents were found at work, and how often in a row.
     waiting: BTreeMap<ComputeId, u32>,
     timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
+    scan: Scan,
 }
 
 struct Running {
@@ -73,7 +75,7 @@ struct Failing {
 }
 
 impl Engine {
-    /// An engine for this leadership; it looks at every compute once, then at what is woken.
+    /// An engine for this leadership; it looks at every compute once, in the background, and at what is woken.
     #[must_use]
     pub fn new(
         term: Arc<LeaderTerm>,
@@ -84,7 +86,7 @@ impl Engine {
         settings: Settings,
         metrics: Arc<ReconcileMetrics>,
     ) -> Self {
-        let mut engine = Self {
+        Self {
             bench: Arc::new(Bench { term, snapshot, agents, may_act }),
             waker,
             settings,
@@ -96,11 +98,8 @@ impl Engine {
             failing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             timers: BinaryHeap::new(),
-        };
-        for id in engine.bench.snapshot.ids() {
-            engine.enqueue(id);
+            scan: Scan::default(),
         }
-        engine
     }
 
     /// Runs until `token` is cancelled; passes in flight are cut then, calls included, and joined.
@@ -127,6 +126,12 @@ impl Engine {
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers_due(),
+                // Last, and one page at a time: whoever is woken does not wait behind the first look at a large fleet.
+                () = tokio::task::yield_now(), if !self.scan.is_over() && self.queue.len() < self.settings.concurrency => {
+                    for id in self.scan.next(&self.bench.snapshot) {
+                        self.woken(id);
+                    }
+                }
             }
         }
         passes.abort_all();

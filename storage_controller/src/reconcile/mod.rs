@@ -8,6 +8,7 @@
 mod engine;
 mod metrics;
 mod pass;
+mod scan;
 mod waker;
 
 pub use engine::{Engine, Settings};

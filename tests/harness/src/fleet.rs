@@ -77,8 +77,13 @@ impl Fleet {
 
     /// A fleet with a database server of its own, which the test may stop.
     pub async fn with_own_server(test: &str) -> Option<Self> {
+        Self::with_server(test, Options::default()).await
+    }
+
+    /// A fleet with a database server of its own, set up like this.
+    pub async fn with_server(test: &str, options: Options) -> Option<Self> {
         bin_dir_or_skip(test)?;
-        let cluster = start_cluster().await;
+        let cluster = Cluster::start(options).await.unwrap_or_else(|error| panic!("no PostgreSQL: {error}"));
         Some(Self::on(test, Server::Own(Box::new(cluster))).await)
     }
 
