@@ -15,7 +15,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 use crate::agents::AgentMetrics;
 use crate::http::RequestMetrics;
 use crate::leadership::LeadershipMetrics;
-use crate::observe::Tally;
+use crate::observe::{FollowerMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::DatabaseMetrics;
 
@@ -44,6 +44,9 @@ pub struct Rooms {
     /// The database.
     #[metric(flatten)]
     pub database: Arc<DatabaseMetrics>,
+    /// The memory.
+    #[metric(namespace = "follower")]
+    pub follower: Arc<FollowerMetrics>,
     /// The window.
     #[metric(flatten)]
     pub fleet: FleetMetrics,

@@ -4,7 +4,7 @@
 //! What it calls: `session` (connections), `bootstrap`, diesel's pool. Invariant: pooled connections serve reads only;
 //! what writes has a session of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -100,21 +100,32 @@ impl Database {
         bootstrap::bootstrap(&self.connector).await
     }
 
-    /// Opens and prepares what the next leadership of this process will need, while nothing waits for it: a session for
-    /// the writer, and one of the pool that has run the load once. Needs the migrated tables.
+    /// Opens and prepares the session that the next writer of this process will need, while nothing waits for it. It
+    /// does nothing while there is one that lives. Needs the migrated tables.
     ///
     /// # Errors
     /// Any [`DbError`]; a leadership works without it, only later.
     pub async fn warm_up(&self) -> Result<(), DbError> {
-        self.load().await?;
-        let wire = Wire::open(self).await?;
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
+        let there = self.spare().as_ref().is_some_and(|wire| !wire.is_closed());
+        if !there {
+            let wire = Wire::open(self).await?;
+            self.leave_spare(wire);
+        }
         Ok(())
+    }
+
+    /// Keeps a writer's session that nobody uses for the next writer.
+    pub(crate) fn leave_spare(&self, wire: Wire) {
+        *self.spare() = Some(wire);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Wire>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The writer's session that [`Self::warm_up`] left, if it still lives.
     pub(crate) fn take_spare(&self) -> Option<Wire> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|wire| !wire.is_closed())
+        self.spare().take().filter(|wire| !wire.is_closed())
     }
 
     /// The leader row; none before the first claim. Who reads every half second keeps a [`crate::LeaseSession`].

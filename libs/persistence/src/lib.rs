@@ -4,6 +4,8 @@
 //!
 //! ```text
 //!   Database ── bootstrap, read_leader, load, spec, history, pending, migrate     (pool, short sessions)
+//!            └─ listen ──▶ Notices                                                 (a session each)
+//!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
 //! ```
@@ -18,9 +20,11 @@ mod config;
 mod database;
 mod error;
 mod journal;
+mod follow;
 mod lease;
 mod load;
 mod migrate;
+mod notices;
 mod records;
 mod schema;
 mod session;
@@ -34,8 +38,10 @@ use std::sync::Arc;
 pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
+pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationHooks};
+pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
 pub use term::LeaderTerm;

@@ -125,8 +125,11 @@ impl Database {
         .await
     }
 
-    /// The usual case of a hand-over, told by a pooled connection: no thread, no new session, no lock.
-    async fn nothing_pending(&self, dir: Option<&Path>) -> Result<bool, MigrationError> {
+    /// Whether all have run. The usual case of a hand-over, told by a pooled connection: no thread, no new session, no lock.
+    ///
+    /// # Errors
+    /// [`MigrationError::Directory`] or [`MigrationError::Database`].
+    pub async fn nothing_pending(&self, dir: Option<&Path>) -> Result<bool, MigrationError> {
         #[derive(QueryableByName)]
         struct Version {
             #[diesel(sql_type = diesel::sql_types::Text)]

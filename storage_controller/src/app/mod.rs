@@ -1,10 +1,11 @@
 //! The composition root: builds every room, hands them each other's handles, spawns, drains.
 //!
-//! Called by `main`. Order: parse → bind and serve (from here `/status` answers) → meet itself → database → chair; at the
-//! end the chair gives up first and the listener closes last (`farewell`).
+//! Called by `main`. Order: parse → bind and serve (from here `/status` answers) → meet itself → database → memory → chair;
+//! at the end the chair gives up first and the listener closes last (`farewell`).
 
 mod error;
 mod farewell;
+mod warm;
 mod work;
 
 use std::path::PathBuf;
@@ -37,11 +38,14 @@ use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
-use crate::observe::SweepSettings;
+use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
 use farewell::{Farewell, LAST_WORDS};
 use work::{Ingredients, Prepared};
+
+/// How long a process that starts may take to load before it becomes a candidate all the same.
+const WARM_UP: Duration = Duration::from_secs(60);
 
 /// A controller that is bound and built and has spawned nothing that acts.
 pub struct App {
@@ -52,6 +56,8 @@ pub struct App {
     room: Room,
     first: First,
     farewell: Farewell,
+    follower: Follower,
+    memory: Memory,
     drain: Duration,
 }
 
@@ -102,8 +108,10 @@ impl App {
         let groups = Groups::default();
         let client = AgentClient::new(keys, AgentTimeouts::default())?;
         let office = Office::default();
+        let (follower, memory) = Follower::new(database.clone(), args.migrations_dir.clone(), groups.follower.clone());
         let ingredients = Ingredients {
             database: database.clone(),
+            memory: memory.clone(),
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
             office: office.clone(),
             migrations_dir: args.migrations_dir.clone(),
@@ -138,8 +146,13 @@ impl App {
             body_limit_bytes: MAX_SPEC_BYTES,
             request_timeout: None,
         };
+        let (follower_metrics, measured) = (groups.follower.clone(), memory.clone());
         let page = groups.page(office, http, &tasks);
-        let door = Door { desk, verifier, scrape: Arc::new(move || encode(&page)), gate };
+        let scrape = Arc::new(move || {
+            follower_metrics.measure(&measured);
+            encode(&page)
+        });
+        let door = Door { desk, verifier, scrape, gate, memory: args.dev.then(|| warm::door(memory.clone())) };
         let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
         let steps = listener::Farewell { last_answers: ends.ending, cut: ends.cut };
         serve_until(listener, router(door, layers), &listening, limits, steps);
@@ -149,7 +162,7 @@ impl App {
         }
         let migrations_dir = args.migrations_dir;
         let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, alarm, room, first, farewell, drain: args.drain })
+        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, drain: args.drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -163,6 +176,15 @@ impl App {
             ready = self.first.run() => ready?,
             // Nothing is held yet, so there is nothing to give up.
             () = signalled.cancelled() => return Ok(()),
+        }
+        let following = self.tasks.child("memory");
+        following.spawn("memory", Kind::Vital, self.follower.run(following.token()));
+        if self.first.prepared.is_migrated() {
+            // Whoever asks a leader to step down before it has loaded makes everybody wait for that load.
+            tokio::select! {
+                () = self.memory.warmed(WARM_UP) => {}
+                () = signalled.cancelled() => {}
+            }
         }
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
@@ -213,9 +235,6 @@ impl First {
         self.database.bootstrap().await?;
         if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
             self.prepared.nothing_is_pending();
-            if let Err(error) = self.database.warm_up().await {
-                tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
-            }
         }
         Ok(())
     }
@@ -263,6 +282,7 @@ struct Groups {
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
+    follower: Arc<FollowerMetrics>,
 }
 
 impl Default for Groups {
@@ -273,6 +293,7 @@ impl Default for Groups {
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
+            follower: Arc::new(FollowerMetrics::new()),
         }
     }
 }
@@ -285,6 +306,7 @@ impl Groups {
             reconcile: self.reconcile,
             agents: self.agents,
             database: self.database,
+            follower: self.follower,
             fleet: FleetMetrics(Arc::new(tally)),
             http,
             requests: self.requests,

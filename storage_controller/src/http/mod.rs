@@ -8,6 +8,7 @@ mod apply;
 mod auth;
 mod compute;
 mod controller;
+mod dev;
 mod error;
 mod extract;
 mod gate;
@@ -32,6 +33,7 @@ use utoipa_axum::routes;
 
 pub use hold::{Ends, Gate, HoldSettings};
 pub use metrics::RequestMetrics;
+pub use dev::MemoryDoor;
 
 use crate::service::Desk;
 
@@ -49,6 +51,8 @@ pub struct Door {
     pub scrape: Scrape,
     /// What is held and handed on.
     pub gate: Gate,
+    /// Test door, with `--dev` only.
+    pub memory: Option<MemoryDoor>,
 }
 
 impl Door {
@@ -63,7 +67,7 @@ impl Door {
         let to = way::target(&standing, self.gate.heard().borrow().as_ref(), self.me());
         standing.role == Role::Candidate && self.gate.settings().forward && to.is_some()
     }
-}
+
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
 pub const ROUTES: [&str; 16] = [
@@ -90,6 +94,7 @@ pub fn router(door: Door, layers: Layers) -> Router {
     let (router, document) = routes(&door).split_for_parts();
     let document = Arc::new(openapi::finish(document));
     let router = router.route("/openapi.json", axum::routing::get(move || openapi::serve(document.clone())));
+    let router = if door.memory.is_some() { router.merge(dev_doors(&door)) } else { router };
     finish(router.with_state(door), layers)
 }
 
@@ -143,6 +148,12 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))
+}
+
+/// With `--dev` only.
+fn dev_doors(door: &Door) -> Router<Door> {
+    let readers = from_fn_with_state((door.clone(), auth::READERS), auth::require);
+    Router::new().route(dev::MEMORY, axum::routing::get(dev::memory)).layer(readers)
 }
 
 #[cfg(test)]

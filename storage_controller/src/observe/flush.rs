@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgfleet_api::ComputeId;
+use pgfleet_api::compute::Observed;
 use pgfleet_persistence::{Change, WriteError, Writer};
 use tokio_util::sync::CancellationToken;
 
@@ -49,16 +51,16 @@ impl Flusher {
         }
     }
 
-    /// Saves everything unsaved now. Returns whether all of it is in the database.
+    /// Saves everything unsaved now, together as far as a batch has room. Returns whether all of it is in the database.
     pub async fn flush(&self) -> bool {
         let batch = self.snapshot.take_unsaved();
         let mut saved = true;
-        let pending = batch.into_iter().map(|(compute_id, observed)| async move {
-            let change =
-                Change::Observed { compute_id: compute_id.clone(), observed: Box::new(Arc::unwrap_or_clone(observed)) };
-            (compute_id, self.writer.submit(change).await)
-        });
-        for (compute_id, outcome) in futures_util::future::join_all(pending).await {
+        let change = |(compute_id, observed): &(ComputeId, Arc<Observed>)| Change::Observed {
+            compute_id: compute_id.clone(),
+            observed: Box::new(Observed::clone(observed)),
+        };
+        let outcomes = self.writer.submit_all(batch.iter().map(change).collect()).await;
+        for ((compute_id, _), outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Ok(_) | Err(WriteError::UnknownCompute) => {}
                 Err(error) => {

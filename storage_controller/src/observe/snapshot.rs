@@ -125,7 +125,18 @@ struct Fleet {
     unsaved: BTreeSet<ComputeId>,
 }
 
-/// The handle to the map; cheap to clone. A new leadership gets a new, empty one.
+impl Fleet {
+    fn remove(&mut self, id: &ComputeId) {
+        if let Some(entry) = self.entries.remove(id) {
+            let old = entry.borrow().clone();
+            self.tally.count(&old, -1);
+            self.unsaved.remove(id);
+        }
+    }
+}
+
+/// The handle to the map; cheap to clone. The same map serves a member that follows and, when it takes over, its
+/// leadership.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     fleet: Arc<Mutex<Fleet>>,
@@ -167,10 +178,10 @@ impl Snapshot {
         self.lock().entries.get(id).map(watch::Sender::subscribe)
     }
 
-    /// Every id.
+    /// How many computes there are.
     #[must_use]
-    pub fn ids(&self) -> Vec<ComputeId> {
-        self.lock().entries.keys().cloned().collect()
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
     }
 
     /// Up to `limit` entries after `cursor` that pass the filter, ordered by id, and whether there are more.
@@ -214,12 +225,7 @@ impl Snapshot {
 
     /// Forgets a compute whose delete was committed.
     pub fn deleted(&self, id: &ComputeId) {
-        let mut fleet = self.lock();
-        if let Some(entry) = fleet.entries.remove(id) {
-            let old = entry.borrow().clone();
-            fleet.tally.count(&old, -1);
-            fleet.unsaved.remove(id);
-        }
+        self.lock().remove(id);
     }
 
     /// Takes in what an agent said. Returns whether it said anything new.
@@ -303,6 +309,12 @@ impl Snapshot {
         }
     }
 
+    /// Whether something is marked as not saved.
+    #[must_use]
+    pub fn has_unsaved(&self) -> bool {
+        !self.lock().unsaved.is_empty()
+    }
+
     /// Waits until there may be something to save.
     pub async fn unsaved(&self) {
         self.changed.notified().await;
@@ -331,5 +343,6 @@ impl Snapshot {
     }
 }
 
+mod news;
 #[cfg(test)]
 mod tests;

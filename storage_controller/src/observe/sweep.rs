@@ -6,9 +6,12 @@ use pgfleet_api::ComputeId;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Call, Snapshot};
+use super::{Call, Filter, Snapshot};
 use crate::agents::Agents;
 use crate::reconcile::{MayAct, Quarantine, Room, Waker};
+
+/// Computes looked up at a time.
+const PAGE: usize = 256;
 
 /// Period and width of the sweep.
 #[derive(Debug, Clone, Copy)]
@@ -33,13 +36,16 @@ pub async fn sweep(
     token: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     let mut probes: JoinSet<()> = JoinSet::new();
+    let mut last: Option<ComputeId> = None;
     while !token.is_cancelled() {
-        let ids = snapshot.ids();
-        let step = settings.period / u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
-        if ids.is_empty() {
+        // Page by page, so that no list of the whole fleet is ever made.
+        let (page, more) = snapshot.page(&Filter::default(), last.as_ref(), PAGE);
+        let step = settings.period / u32::try_from(snapshot.count()).unwrap_or(u32::MAX).max(1);
+        if page.is_empty() {
             pause(step, &token).await;
         }
-        for id in ids {
+        last = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
+        for id in page.into_iter().map(|entry| entry.record.compute_id.clone()) {
             pause(step, &token).await;
             while probes.len() >= settings.concurrency {
                 note(probes.join_next().await);

@@ -18,6 +18,7 @@ use super::metrics::PassOutcome;
 use super::metrics::Room;
 use super::pass::{Bench, MayAct, Next, run};
 use super::quarantine::Admission;
+use super::scan::Scan;
 use super::waker::Urgency;
 use super::{Quarantine, ReconcileMetrics, Waker};
 use crate::agents::Agents;
@@ -64,6 +65,7 @@ pub struct Engine {
     /// Quarantined computes, and for when each has a timer.
     held: BTreeMap<ComputeId, Instant>,
     timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
+    scan: Scan,
 }
 
 struct Running {
@@ -79,7 +81,7 @@ struct Failing {
 }
 
 impl Engine {
-    /// An engine for this leadership; it looks at every compute once, then at what is woken.
+    /// An engine for this leadership; it looks at every compute once, in the background, and at what is woken.
     #[must_use]
     pub fn new(
         term: Arc<LeaderTerm>,
@@ -91,7 +93,7 @@ impl Engine {
         quarantine: Quarantine,
     ) -> Self {
         let metrics = quarantine.metrics();
-        let mut engine = Self {
+        Self {
             bench: Arc::new(Bench { term, snapshot, agents, may_act, quarantine }),
             waker,
             settings,
@@ -104,11 +106,8 @@ impl Engine {
             waiting: BTreeMap::new(),
             held: BTreeMap::new(),
             timers: BinaryHeap::new(),
-        };
-        for id in engine.bench.snapshot.ids() {
-            engine.enqueue(id);
+            scan: Scan::default(),
         }
-        engine
     }
 
     /// Runs until `token` is cancelled; passes in flight are cut then, calls included, and joined.
@@ -135,6 +134,12 @@ impl Engine {
                     }
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers_due(),
+                // Last, and one page at a time: whoever is woken does not wait behind the first look at a large fleet.
+                () = tokio::task::yield_now(), if !self.scan.is_over() && self.queue.len() < self.settings.concurrency => {
+                    for id in self.scan.next(&self.bench.snapshot) {
+                        self.woken(id);
+                    }
+                }
             }
         }
         self.metrics.quarantined(0);

@@ -9,6 +9,7 @@ mod engine;
 mod metrics;
 mod pass;
 mod quarantine;
+mod scan;
 mod waker;
 
 pub use engine::{Engine, Settings};

@@ -94,6 +94,11 @@ impl<'f> ControllerOptions<'f> {
         self.args(&["--dev"])
     }
 
+    /// Shows its memory to [`Fleet::memories_agree`]; keys stay on.
+    pub fn memory_door(self) -> Self {
+        self.args(&["--dev"])
+    }
+
     /// Starts it and waits for nothing: for one that is expected to end.
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);

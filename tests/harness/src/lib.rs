@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod http;
 pub mod keys;
 pub mod load;
+pub mod memory;
 pub mod postgres;
 pub mod process;
 pub mod programs;

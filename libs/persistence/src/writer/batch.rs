@@ -1,16 +1,19 @@
-//! The SQL of one batch: read the rows it is about, plan, and write with one multi-row statement per kind.
+//! The SQL of one batch: fence and read the rows it is about in one round trip, plan, and write in another one with one
+//! multi-row statement per kind.
 //!
 //! Called by: `task`, inside its fenced transaction. Invariant: what is read here cannot change before the commit,
 //! because only the one writer under the fence writes these tables.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{ComputeId, Generation, Term};
 use serde_json::{Value, json};
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::plan::{Before, Planned, Stamp, Write, plan};
 use super::{Change, Item, WriteError};
@@ -19,7 +22,7 @@ use crate::error::DbError;
 use crate::lease::bounded;
 use crate::records::{JournalKind, labels_of, observed_of, spec_hash_of};
 use crate::session::Session;
-use crate::term::FENCE;
+use crate::term::{FENCE, LeaderTerm};
 
 const READ_COMPUTES: &str = "
     SELECT compute_id, agent_url, labels, generation, CASE WHEN compute_id = ANY($2) THEN spec END,
@@ -63,7 +66,12 @@ const MOVE_CURSOR: &str = "
     WITH moved AS (UPDATE change_cursor SET last_change = $2 WHERE last_change = $1 RETURNING last_change)
     SELECT pg_notify('pgfleet_change', last_change::text) FROM moved";
 
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 pub(super) const LOCK_CURSOR: &str = "SELECT last_change FROM change_cursor FOR UPDATE";
+
+/// Parameters of a statement, for futures that are polled side by side.
+type Params<'a, const N: usize> = [&'a (dyn ToSql + Sync); N];
 
 /// The writer's connection with its statements prepared.
 pub(crate) struct Wire {
@@ -111,128 +119,121 @@ impl Wire {
         self.session.is_closed()
     }
 
-    /// Plans every item against the rows as they are, numbering the changes from `last + 1` in the items' order.
-    pub(super) async fn plan(
-        &self,
-        items: &[Item],
-        last: i64,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<Result<Planned, WriteError>>, DbError> {
+    /// Begins a transaction with the fence and reads what the items are about, in one round trip: every statement takes
+    /// its own snapshot, after the fence holds its lock. `None`: the fence found no row.
+    pub(super) async fn begin(&self, items: &[Item], term: &LeaderTerm) -> Result<Option<Found>, DbError> {
         let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
-        let before = self.computes(&ids, items).await?;
-        let seen = self.observed(items).await?;
-        let mut stamp = Stamp { last, now };
+        let with_spec = ids_of(items, |change| matches!(change, Change::Register { spec: None, .. }));
+        let reported = ids_of(items, |change| matches!(change, Change::Observed { .. }));
+        let (number, instance) = (term.term().get(), term.instance_id().0);
+        let (fence_params, computes_params, observed_params): (Params<2>, Params<2>, Params<1>) =
+            ([&number, &instance], [&ids, &with_spec], [&reported]);
+        let client = self.client();
+        let observed = async {
+            if reported.is_empty() { Ok(Vec::new()) } else { client.query(&self.read_observed, &observed_params).await }
+        };
+        let (begun, fence, computes, observed) = tokio::join!(
+            biased;
+            client.batch_execute(BEGIN),
+            client.query_opt(&self.fence, &fence_params),
+            client.query(&self.read_computes, &computes_params),
+            observed,
+        );
+        begun.map_err(DbError::query("began a batch"))?;
+        let Some(fence) = fence.map_err(DbError::query("checked the fence"))? else { return Ok(None) };
+        let computes = computes.map_err(DbError::query("read the computes of a batch"))?;
+        let observed = observed.map_err(DbError::query("read what was observed"))?;
+        Ok(Some(Found {
+            now: fence.get(0),
+            before: computes.iter().map(before_of).collect::<Result<_, _>>()?,
+            seen: observed.iter().map(|row| Ok((row.get(0), observed_of(row.get(1))?))).collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// Moves the cursor from `last` to the last number given, and writes what was planned.
+    pub(super) async fn write(&self, rows: &Rows, last: i64, now: DateTime<Utc>, term: Term) -> Result<(), DbError> {
+        let client = self.client();
+        let (c, o, j) = (&rows.computes, &rows.observed, &rows.journal);
+        let number = term.get();
+        let (cursor_params, forget_params): (Params<2>, Params<1>) = ([&last, &rows.last], [&rows.forgotten]);
+        let computes_params: Params<10> =
+            [&c.ids, &c.urls, &c.labels, &c.generations, &c.specs, &c.hashes, &c.seqs, &c.created, &now, &c.deleted];
+        let observed_params: Params<5> = [&o.ids, &o.states, &o.bodies, &o.seqs, &now];
+        let journal_params: Params<8> = [&j.seqs, &j.ids, &j.kinds, &j.actors, &j.reasons, &j.details, &now, &number];
+        // Sent in one go. The cursor first: one that is not where we left it makes the later statements trip over numbers
+        // that were used before, and must be what is told.
+        let (moved, computes, forgotten, observed, journal) = tokio::join!(
+            biased;
+            client.query_opt(&self.move_cursor, &cursor_params),
+            some(!c.ids.is_empty(), client.execute(&self.write_computes, &computes_params)),
+            some(!rows.forgotten.is_empty(), client.execute(&self.forget_observed, &forget_params)),
+            some(!o.ids.is_empty(), client.execute(&self.write_observed, &observed_params)),
+            some(!j.seqs.is_empty(), client.execute(&self.write_journal, &journal_params)),
+        );
+        if moved.map_err(DbError::query("moved the change cursor"))?.is_none() {
+            return Err(DbError::CursorMoved { expected: last, found: None });
+        }
+        computes.map_err(DbError::query("wrote computes"))?;
+        forgotten.map_err(DbError::query("forgot what was observed"))?;
+        observed.map_err(DbError::query("wrote what was observed"))?;
+        journal.map_err(DbError::query("wrote the journal"))?;
+        Ok(())
+    }
+}
+
+/// Runs a statement that has something to do.
+async fn some(needed: bool, statement: impl Future<Output = Result<u64, Error>>) -> Result<u64, Error> {
+    if needed { statement.await } else { Ok(0) }
+}
+
+fn ids_of(items: &[Item], wanted: impl Fn(&Change) -> bool) -> Vec<&str> {
+    items
+        .iter()
+        .filter(|item| wanted(&item.change))
+        .filter_map(|item| item.change.compute_id())
+        .map(ComputeId::as_str)
+        .collect()
+}
+
+fn before_of(row: &Row) -> Result<(String, Before), DbError> {
+    let before = Before {
+        agent_url: row.get(1),
+        labels: labels_of(row.get(2))?,
+        generation: Generation(row.get(3)),
+        spec: row.get::<_, Option<Value>>(4).map(Arc::new),
+        spec_hash: spec_hash_of(row.get(5))?,
+        change_seq: row.get(6),
+        created_at: row.get(7),
+        updated_at: row.get(8),
+        deleted: row.get(9),
+    };
+    Ok((row.get(0), before))
+}
+
+/// What a batch is about, as its transaction found it.
+pub(super) struct Found {
+    /// The transaction's time.
+    pub(super) now: DateTime<Utc>,
+    before: HashMap<String, Before>,
+    seen: HashMap<String, Observed>,
+}
+
+impl Found {
+    /// Plans every item against the rows as they are, numbering the changes from `last + 1` in the items' order.
+    pub(super) fn plan(&self, items: &[Item], last: i64) -> Vec<Result<Planned, WriteError>> {
+        let mut stamp = Stamp { last, now: self.now };
         let mut planned = Vec::with_capacity(items.len());
         for item in items {
             let id = item.change.compute_id().map(ComputeId::as_str);
-            let row = id.and_then(|id| before.get(id));
-            let old = id.and_then(|id| seen.get(id));
+            let row = id.and_then(|id| self.before.get(id));
+            let old = id.and_then(|id| self.seen.get(id));
             let one = plan(&item.change, row, old, stamp);
             if let Ok(Planned { answer, write: Some(_) }) = &one {
                 stamp.last = answer.change_seq;
             }
             planned.push(one);
         }
-        Ok(planned)
-    }
-
-    async fn computes(&self, ids: &[&str], items: &[Item]) -> Result<HashMap<String, Before>, DbError> {
-        let with_spec: Vec<&str> = items
-            .iter()
-            .filter_map(|item| match &item.change {
-                Change::Register { compute_id, spec: None, .. } => Some(compute_id.as_str()),
-                _ => None,
-            })
-            .collect();
-        let rows = self
-            .client()
-            .query(&self.read_computes, &[&ids, &with_spec])
-            .await
-            .map_err(DbError::query("read the computes of a batch"))?;
-        rows.iter()
-            .map(|row| {
-                let before = Before {
-                    agent_url: row.get(1),
-                    labels: labels_of(row.get(2))?,
-                    generation: Generation(row.get(3)),
-                    spec: row.get::<_, Option<Value>>(4).map(Arc::new),
-                    spec_hash: spec_hash_of(row.get(5))?,
-                    change_seq: row.get(6),
-                    created_at: row.get(7),
-                    updated_at: row.get(8),
-                    deleted: row.get(9),
-                };
-                Ok((row.get(0), before))
-            })
-            .collect()
-    }
-
-    async fn observed(&self, items: &[Item]) -> Result<HashMap<String, Observed>, DbError> {
-        let ids: Vec<&str> = items
-            .iter()
-            .filter_map(|item| match &item.change {
-                Change::Observed { compute_id, .. } => Some(compute_id.as_str()),
-                _ => None,
-            })
-            .collect();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let rows = self
-            .client()
-            .query(&self.read_observed, &[&ids])
-            .await
-            .map_err(DbError::query("read what was observed"))?;
-        rows.iter().map(|row| Ok((row.get(0), observed_of(row.get(1))?))).collect()
-    }
-
-    /// Moves the cursor from `last` to the last number given, and writes what was planned.
-    pub(super) async fn write(&self, rows: &Rows, last: i64, now: DateTime<Utc>, term: Term) -> Result<(), DbError> {
-        let client = self.client();
-        // First, so that a cursor which is not where we left it is found before any number is used twice.
-        let moved = client
-            .query_opt(&self.move_cursor, &[&last, &rows.last])
-            .await
-            .map_err(DbError::query("moved the change cursor"))?;
-        if moved.is_none() {
-            return Err(DbError::CursorMoved { expected: last, found: None });
-        }
-        let c = &rows.computes;
-        if !c.ids.is_empty() {
-            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] = [
-                &c.ids,
-                &c.urls,
-                &c.labels,
-                &c.generations,
-                &c.specs,
-                &c.hashes,
-                &c.seqs,
-                &c.created,
-                &now,
-                &c.deleted,
-            ];
-            client.execute(&self.write_computes, &params).await.map_err(DbError::query("wrote computes"))?;
-        }
-        if !rows.forgotten.is_empty() {
-            client
-                .execute(&self.forget_observed, &[&rows.forgotten])
-                .await
-                .map_err(DbError::query("forgot what was observed"))?;
-        }
-        let o = &rows.observed;
-        if !o.ids.is_empty() {
-            client
-                .execute(&self.write_observed, &[&o.ids, &o.states, &o.bodies, &o.seqs, &now])
-                .await
-                .map_err(DbError::query("wrote what was observed"))?;
-        }
-        let j = &rows.journal;
-        if !j.seqs.is_empty() {
-            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-                [&j.seqs, &j.ids, &j.kinds, &j.actors, &j.reasons, &j.details, &now, &term.get()];
-            client.execute(&self.write_journal, &params).await.map_err(DbError::query("wrote the journal"))?;
-        }
-        Ok(())
+        planned
     }
 }
 

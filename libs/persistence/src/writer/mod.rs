@@ -18,7 +18,7 @@ mod task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use pgfleet_api::compute::Observed;
@@ -221,6 +221,18 @@ struct Item {
 }
 
 impl Item {
+    fn new(
+        change: Change,
+        asker: Option<Asker>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Self, oneshot::Receiver<Result<Committed, WriteError>>), WriteError> {
+        let text = change.new_spec().map(|new| serde_json::to_string(new.spec.as_ref())).transpose();
+        let spec_text =
+            text.map_err(|error| WriteError::Refused { sqlstate: "22000".to_owned(), msg: error.to_string() })?;
+        let (answer, answered) = oneshot::channel();
+        Ok((Self { change, asker, spec_text, answer, _permit: permit }, answered))
+    }
+
     fn size(&self) -> usize {
         self.spec_text.as_ref().map_or(0, String::len) + 512
     }
@@ -231,12 +243,36 @@ impl Item {
     }
 }
 
+/// How far the writer has come.
+#[derive(Debug)]
+struct Position {
+    last: AtomicI64,
+    sure: AtomicBool,
+}
+
+impl Position {
+    fn last(&self) -> i64 {
+        self.last.load(Ordering::SeqCst)
+    }
+
+    fn is_at(&self, last: i64) {
+        self.last.store(last, Ordering::SeqCst);
+        self.sure.store(true, Ordering::SeqCst);
+    }
+
+    fn doubt(&self) {
+        self.sure.store(false, Ordering::SeqCst);
+    }
+}
+
 /// The handle of the writer; clone it freely.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    queue: mpsc::Sender<Item>,
+    /// What goes together, so that it is taken together.
+    queue: mpsc::Sender<Vec<Item>>,
     room: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
+    position: Arc<Position>,
 }
 
 impl Writer {
@@ -249,9 +285,15 @@ impl Writer {
         start_change_seq: i64,
     ) -> (Self, WriterTask) {
         let (queue, items) = mpsc::channel(QUEUE as usize);
-        let writer =
-            Self { queue, room: Arc::new(Semaphore::new(QUEUE as usize)), closing: Arc::new(AtomicBool::new(false)) };
-        (writer, WriterTask::new(db, term, hooks, start_change_seq, items))
+        let position = Position { last: AtomicI64::new(start_change_seq), sure: AtomicBool::new(true) };
+        let writer = Self {
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE as usize)),
+            closing: Arc::new(AtomicBool::new(false)),
+            position: Arc::new(position),
+        };
+        let task = WriterTask::new(db, term, hooks, Arc::clone(&writer.position), items);
+        (writer, task)
     }
 
     /// Hands a change to the writer and waits for what became of it. Dropping this future cancels nothing.
@@ -270,23 +312,70 @@ impl Writer {
         self.hand_in(change, Some(asker)).await
     }
 
-    async fn hand_in(&self, change: Change, asker: Option<Asker>) -> Result<Committed, WriteError> {
-        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| WriteError::NotLeader)?;
-        if self.closing.load(Ordering::SeqCst) {
-            return Err(WriteError::NotLeader);
+    /// As [`Self::submit`] for many changes, which are taken together as far as a batch has room. The answers stand in the
+    /// order of the changes.
+    pub async fn submit_all(&self, changes: Vec<Change>) -> Vec<Result<Committed, WriteError>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        let mut changes = changes.into_iter();
+        loop {
+            let some: Vec<(Change, Option<Asker>)> =
+                changes.by_ref().take(task::BATCH_CHANGES).map(|change| (change, None)).collect();
+            if some.is_empty() {
+                return answers;
+            }
+            answers.extend(self.hand_in_all(some).await);
         }
-        let spec_text = match change.new_spec() {
-            Some(new) => Some(
-                serde_json::to_string(new.spec.as_ref())
-                    .map_err(|error| WriteError::Refused { sqlstate: "22000".to_owned(), msg: error.to_string() })?,
-            ),
-            None => None,
-        };
-        let (answer, answered) = oneshot::channel();
-        let item = Item { change, asker, spec_text, answer, _permit: permit };
+    }
+
+    async fn hand_in(&self, change: Change, asker: Option<Asker>) -> Result<Committed, WriteError> {
+        let answers = self.hand_in_all(vec![(change, asker)]).await;
+        answers.into_iter().next().unwrap_or(Err(WriteError::NotLeader))
+    }
+
+    async fn hand_in_all(&self, changes: Vec<(Change, Option<Asker>)>) -> Vec<Result<Committed, WriteError>> {
+        let count = changes.len();
+        let refused = || vec![Err(WriteError::NotLeader); count];
+        let places = u32::try_from(count).unwrap_or(QUEUE).min(QUEUE);
+        let Ok(mut room) = Arc::clone(&self.room).acquire_many_owned(places).await else { return refused() };
+        if self.closing.load(Ordering::SeqCst) {
+            return refused();
+        }
+        let (mut items, mut answered) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (change, asker) in changes {
+            let Some(permit) = room.split(1) else { return refused() };
+            match Item::new(change, asker, permit) {
+                Ok((item, answer)) => {
+                    items.push(item);
+                    answered.push(Ok(answer));
+                }
+                Err(error) => answered.push(Err(error)),
+            }
+        }
         // A permit is a place in the queue, so the only failure is a queue that was closed.
-        self.queue.try_send(item).map_err(|_| WriteError::NotLeader)?;
-        answered.await.unwrap_or(Err(WriteError::OutcomeUnknown))
+        if !items.is_empty() && self.queue.try_send(items).is_err() {
+            return refused();
+        }
+        let mut answers = Vec::with_capacity(count);
+        for one in answered {
+            answers.push(match one {
+                Ok(answer) => answer.await.unwrap_or(Err(WriteError::OutcomeUnknown)),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// The last change that is known to be committed.
+    #[must_use]
+    pub fn last_change(&self) -> i64 {
+        self.position.last()
+    }
+
+    /// The same, if it is known for sure that there is none above it: no commit is in doubt, and nobody else wrote. What
+    /// `on_commit` has told of up to here is what is in the database.
+    #[must_use]
+    pub fn settled_at(&self) -> Option<i64> {
+        self.position.sure.load(Ordering::SeqCst).then(|| self.position.last())
     }
 
     /// Takes no further changes, and waits until those handed in before are answered. `false`: `grace` was over first,

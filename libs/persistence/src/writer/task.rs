@@ -8,10 +8,10 @@
 //! - 40001, 40P01, lock or statement timeout, connection lost before COMMIT was sent: not executed; tried again with
 //!   jitter, on a new connection if need be, for as long as a lease, else `Unavailable`.
 //! - Connection lost at COMMIT: in *doubt*. On a new connection, under the fence, the cursor row is locked, which
-//!   waits for the old backend to end; where the cursor stands then tells whether it committed. Nothing else is written
-//!   before that is known. Callers wait for a lease, then get `OutcomeUnknown`; `on_commit` still hears of it later.
+//!   waits for the old backend to end; where the cursor stands then tells whether it committed, and everything above our
+//!   last change is read again, so that memory gets what is there. Nothing else is written before that. Callers wait for a lease, then get `OutcomeUnknown`; `on_commit` still hears of it later.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,16 +22,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::batch::{Rows, Wire};
+use super::batch::{BEGIN, Rows, Wire};
 use super::plan::Planned;
-use super::{Committed, Item, WriteError, WriterHooks};
+use super::{Committed, Item, Position, WriteError, WriterHooks};
 use crate::database::Database;
 use crate::error::{DbError, ErrorClass};
+use crate::follow::{Item as Above, above};
 use crate::lease::bounded;
 use crate::term::LeaderTerm;
 
 /// Most changes in one transaction.
-const BATCH_CHANGES: usize = 512;
+pub(super) const BATCH_CHANGES: usize = 512;
 /// Most bytes of specs in one transaction, but for a single larger one.
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -69,7 +70,9 @@ pub struct WriterTask {
     hooks: WriterHooks,
     /// The last number drawn and known to be committed.
     last: i64,
-    items: mpsc::Receiver<Item>,
+    /// The same for others to read.
+    position: Arc<Position>,
+    items: mpsc::Receiver<Vec<Item>>,
     /// Taken from the queue, waiting for an earlier change of the same compute.
     later: VecDeque<Item>,
     wire: Option<Wire>,
@@ -87,10 +90,11 @@ impl WriterTask {
         db: Arc<Database>,
         term: Arc<LeaderTerm>,
         hooks: WriterHooks,
-        last: i64,
-        items: mpsc::Receiver<Item>,
+        position: Arc<Position>,
+        items: mpsc::Receiver<Vec<Item>>,
     ) -> Self {
-        Self { db, term, hooks, last, items, later: VecDeque::new(), wire: None, doubt: None }
+        let last = position.last();
+        Self { db, term, hooks, last, position, items, later: VecDeque::new(), wire: None, doubt: None }
     }
 
     /// Writes until the token is cancelled or the leadership is found to be over. On cancel the batch in flight is
@@ -118,6 +122,7 @@ impl WriterTask {
                 Ok(false) => break,
                 Err(error) => {
                     tracing::error!(%error, term = self.term.term().get(), "the writer cannot go on");
+                    self.position.doubt();
                     end = Err(error);
                     break;
                 }
@@ -127,8 +132,12 @@ impl WriterTask {
         for item in std::mem::take(&mut self.later) {
             item.answer(Err(WriteError::NotLeader));
         }
-        while let Some(item) = self.items.recv().await {
-            item.answer(Err(WriteError::NotLeader));
+        while let Some(items) = self.items.recv().await {
+            answer_all([items], &WriteError::NotLeader);
+        }
+        // The next leadership of this process need not dial.
+        if let Some(wire) = self.wire.take().filter(|wire| end.is_ok() && !wire.is_closed()) {
+            self.db.leave_spare(wire);
         }
         end
     }
@@ -145,11 +154,15 @@ impl WriterTask {
                 () = token.cancelled() => return None,
                 first = self.items.recv() => first?,
             };
-            waiting.push_back(first);
+            waiting.extend(first);
         }
         let mut batch: Vec<Item> = Vec::new();
         let (mut taken, mut bytes) = (HashSet::new(), 0);
-        while let Some(item) = waiting.pop_front().or_else(|| self.items.try_recv().ok()) {
+        loop {
+            if waiting.is_empty() {
+                waiting.extend(self.items.try_recv().unwrap_or_default());
+            }
+            let Some(item) = waiting.pop_front() else { break };
             let full = !batch.is_empty() && (batch.len() >= BATCH_CHANGES || bytes + item.size() > BATCH_BYTES);
             let id = item.change.compute_id().cloned();
             // A compute that has to wait once waits with all that comes after it, so its order is kept.
@@ -256,7 +269,9 @@ impl WriterTask {
             self.keep(wire, end.is_ok());
             return end.map(|()| answers_of(planned)).map_err(Trouble::Retry);
         };
-        let written = bounded(patience, "wrote a batch", wire.write(&rows, self.last, now, self.term.term())).await;
+        // Boxed: five statements side by side are a large future.
+        let writing = Box::pin(wire.write(&rows, self.last, now, self.term.term()));
+        let written = bounded(patience, "wrote a batch", writing).await;
         if let Err(error) = written {
             return Err(self.give_up(wire, error).await);
         }
@@ -273,13 +288,14 @@ impl WriterTask {
         match committed {
             Ok(()) => {
                 self.keep(wire, true);
-                self.last = rows.last;
+                self.stands_at(rows.last);
                 Ok(self.publish(answers_of(planned)))
             }
             // PostgreSQL ends a session for idling only while no statement runs: the COMMIT was never looked at.
             Err(error) if error.sqlstate() == Some(IDLE_IN_TRANSACTION) => Err(self.give_up(wire, error).await),
             Err(error) if error.ends_session() => {
                 tracing::warn!(error = %error.server_message(), "the connection was lost at a commit");
+                self.position.doubt();
                 self.doubt = Some(Doubt { last: rows.last, answers: answers_of(planned) });
                 Err(Trouble::InDoubt)
             }
@@ -293,15 +309,15 @@ impl WriterTask {
         wire: &Wire,
         items: &[Item],
     ) -> Result<Option<(Vec<Result<Planned, WriteError>>, Option<Rows>, DateTime<Utc>)>, DbError> {
-        let Some(now) = self.fenced(wire).await? else { return Ok(None) };
-        let planned = wire.plan(items, self.last, now).await?;
+        let Some(found) = wire.begin(items, &self.term).await? else { return Ok(None) };
+        let planned = found.plan(items, self.last);
         let rows = Rows::of(items, &planned)?;
-        Ok(Some((planned, rows, now)))
+        Ok(Some((planned, rows, found.now)))
     }
 
     /// Begins a transaction with the fence; the answer is its time.
     async fn fenced(&self, wire: &Wire) -> Result<Option<DateTime<Utc>>, DbError> {
-        execute(wire, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "began a batch").await?;
+        execute(wire, BEGIN, "began a batch").await?;
         let row = wire
             .client()
             .query_opt(&wire.fence, &[&self.term.term().get(), &self.term.instance_id().0])
@@ -315,22 +331,23 @@ impl WriterTask {
     async fn clear_up(&mut self, deadline: Instant, token: &CancellationToken) -> Result<Option<Answers>, Trouble> {
         let mut pause = Pause::new();
         loop {
-            match self.where_is_the_cursor().await {
+            match self.look_again().await {
                 Ok(None) => {
                     // Somebody else leads. Whether it was committed before their claim can no longer be told.
                     self.doubt = None;
                     return Err(Trouble::InDoubt);
                 }
-                Ok(Some(found)) => {
+                Ok(Some((found, items))) => {
                     let Some(doubt) = self.doubt.take() else { return Ok(None) };
-                    if found == doubt.last {
-                        self.last = found;
-                        return Ok(Some(self.publish(doubt.answers)));
-                    }
+                    let moved = DbError::CursorMoved { expected: self.last, found: Some(found) };
                     if found == self.last {
+                        self.stands_at(found);
                         return Ok(None);
                     }
-                    return Err(Trouble::Fatal(DbError::CursorMoved { expected: self.last, found: Some(found) }));
+                    let answers = (found == doubt.last).then(|| as_found(doubt.answers, items)).flatten();
+                    let Some(answers) = answers else { return Err(Trouble::Fatal(moved)) };
+                    self.stands_at(found);
+                    return Ok(Some(self.publish(answers)));
                 }
                 Err(error) => {
                     if Instant::now() >= deadline || token.is_cancelled() {
@@ -343,24 +360,29 @@ impl WriterTask {
         }
     }
 
-    /// Where the cursor stands once every earlier transaction has ended. `None`: the fence found no row.
-    async fn where_is_the_cursor(&mut self) -> Result<Option<i64>, DbError> {
-        let wire = self.connected().await?;
+    /// Where the cursor stands once every earlier transaction has ended, and what is there above our last change.
+    /// `None`: the fence found no row.
+    async fn look_again(&mut self) -> Result<Option<(i64, Vec<Above>)>, DbError> {
+        const DOING: &str = "looked what became of a commit";
+        let (wire, last) = (self.connected().await?, self.last);
         let look = async {
             if self.fenced(&wire).await?.is_none() {
                 return Ok(None);
             }
-            let row = wire
-                .client()
-                .query_one(&wire.lock_cursor, &[])
-                .await
-                .map_err(DbError::query("read the change cursor"))?;
-            execute(&wire, "COMMIT", "read the change cursor").await?;
-            Ok(Some(row.get(0)))
+            let client = wire.client();
+            let row = client.query_one(&wire.lock_cursor, &[]).await.map_err(DbError::query(DOING))?;
+            let items = above(client, last).await?;
+            execute(&wire, "COMMIT", DOING).await?;
+            Ok(Some((row.get(0), items)))
         };
-        let found = bounded(self.db.connector().patience(), "read the change cursor", look).await;
+        let found = bounded(self.db.connector().patience(), DOING, look).await;
         self.keep(wire, matches!(found, Ok(Some(_))));
         found
+    }
+
+    fn stands_at(&mut self, last: i64) {
+        self.last = last;
+        self.position.is_at(last);
     }
 
     /// Takes the connection, making a new one if there is none. It has to be given back by [`Self::keep`].
@@ -428,6 +450,20 @@ async fn execute(wire: &Wire, sql: &str, doing: &'static str) -> Result<(), DbEr
 
 fn answers_of(planned: Vec<Result<Planned, WriteError>>) -> Answers {
     planned.into_iter().map(|one| one.map(|planned| planned.answer)).collect()
+}
+
+/// The answers of a commit that was lost, with the rows as they are there. `None`: they are not what was to be written.
+fn as_found(mut answers: Answers, items: Vec<Above>) -> Option<Answers> {
+    let mut there: BTreeMap<i64, Above> = items.into_iter().map(|item| (item.change_seq(), item)).collect();
+    for answer in answers.iter_mut().flatten().filter(|answer| answer.changed) {
+        match (there.remove(&answer.change_seq), answer.record.is_some(), answer.observed.is_some(), answer.deleted) {
+            (Some(Above::Compute { record, .. }), true, false, false) => answer.record = Some(record),
+            (Some(Above::Observed { observed, .. }), false, true, false) => answer.observed = Some(*observed),
+            (Some(Above::Deleted { .. }), false, false, true) | (None, false, false, false) => {}
+            _ => return None,
+        }
+    }
+    there.is_empty().then_some(answers)
 }
 
 fn answer_each(items: Vec<Item>, answers: Answers) {

@@ -53,7 +53,7 @@ async fn every_session_carries_its_settings() {
     let _term = member.lead().await;
     let mut session = member.session();
     session.read().await.unwrap();
-    member.db.load().await.unwrap();
+    member.db.read_leader().await.unwrap();
     let client = fleet.client().await;
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgfleet/{}'", member.me);
     assert_eq!(value(&client, &sql).await, 2, "the lease session and one of the pool");

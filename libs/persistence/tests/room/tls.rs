@@ -69,7 +69,7 @@ async fn the_servers_certificate_is_verified() {
     };
     let rooted = format!("{}&sslrootcert={}", with("verify-full", "127.0.0.1"), root.display());
     let db = connect(rooted.clone()).await.unwrap();
-    db.load().await.unwrap();
+    db.read_leader().await.unwrap();
     let mut lease = LeaseSession::new(std::sync::Arc::clone(&db));
     lease.read().await.unwrap();
     let encrypted = format!(

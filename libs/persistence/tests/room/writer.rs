@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::{BootId, Generation};
-use pgfleet_persistence::{Action, Asker, Change, Committed, JournalKind, NewSpec, WriteError, Writer, WriterHooks};
+use pgfleet_persistence::{
+    Action, Asker, Caught, Change, Committed, JournalKind, NewSpec, News, Tail, WriteError, Writer, WriterHooks,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -345,6 +347,8 @@ async fn a_warm_member_writes_and_loads_on_sessions_it_has() {
     let Some(fleet) = Fleet::new("a_warm_member_writes_and_loads_on_sessions_it_has").await else { return };
     let member = fleet.member().await;
     member.db.warm_up().await.unwrap();
+    let mut tail = Tail::new(Arc::clone(&member.db));
+    tail.load().await.unwrap();
     let term = member.lead().await;
     let client = fleet.client().await;
     let sessions =
@@ -353,7 +357,8 @@ async fn a_warm_member_writes_and_loads_on_sessions_it_has() {
     let (writer, task) = Writer::channel(Arc::clone(&member.db), Arc::new(term), WriterHooks::default(), 0);
     let writing = tokio::task::JoinSet::from_iter([task.run(tokio_util::sync::CancellationToken::new())]);
     writer.submit(register("a", Some(spec('1')))).await.unwrap();
-    member.db.load().await.unwrap();
+    let caught = tail.catch_up(0).await.unwrap();
+    assert!(matches!(caught, Caught::News(News { change_seq: 1, items }) if items.len() == 1));
     assert_eq!(value(&client, sessions).await, before, "a new session was opened inside the gap");
     drop(writing);
 }

@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use pgfleet_api::BootId;
+use pgfleet_persistence::Item;
 
 use super::*;
 
@@ -44,8 +45,8 @@ fn seen(boot: u128, status_seq: u64, state: ComputeState, applied: i64) -> Obser
 /// The counts as a walk over the map would make them.
 fn walked(snapshot: &Snapshot) -> Tally {
     let mut tally = Tally::default();
-    for id in snapshot.ids() {
-        tally.count(&snapshot.get(&id).unwrap(), 1);
+    for entry in snapshot.page(&Filter::default(), None, usize::MAX).0 {
+        tally.count(&entry, 1);
     }
     tally
 }
@@ -145,4 +146,40 @@ fn a_reload_forgets_what_is_not_in_the_database() {
     snapshot.reloaded(record(2, 1, 1), None);
     assert!(snapshot.get(&id(2)).is_none(), "a compute that was deleted meanwhile stays deleted");
     assert_eq!(snapshot.tally(), walked(&snapshot));
+}
+
+#[test]
+fn what_the_database_tells_replaces_what_is_known() {
+    let snapshot = Snapshot::loaded(
+        vec![record(1, 1, 1), record(2, 1, 2), record(3, 1, 3)],
+        vec![(id(1), seen(1, 5, ComputeState::Running, 1)), (id(3), seen(1, 1, ComputeState::Running, 1))],
+    );
+    snapshot.failed(&id(3), Call::Push, "refused");
+    let observed = |n, seq| Item::Observed {
+        compute_id: id(n),
+        observed: Box::new(seen(1, seq, ComputeState::Init, 0)),
+        change_seq: 9,
+    };
+    snapshot.take_in(vec![
+        // Made again: what was seen before belongs to another life of it.
+        Item::Compute { record: record(1, 2, 5), observed: None },
+        Item::Deleted { compute_id: id(2), change_seq: 6 },
+        Item::Compute { record: record(4, 1, 7), observed: Some(Box::new(seen(1, 1, ComputeState::Running, 1))) },
+        observed(3, 1),
+        observed(9, 1),
+    ]);
+    assert_eq!(snapshot.tally(), walked(&snapshot));
+    assert_eq!((snapshot.count(), snapshot.has_unsaved()), (3, false));
+    let one = snapshot.get(&id(1)).unwrap();
+    assert_eq!((one.record.generation, one.observed.is_some()), (Generation(2), false));
+    assert_eq!(snapshot.get(&id(3)).unwrap().observed.as_ref().unwrap().state, ComputeState::Init);
+    let page = snapshot.observed_page(Some(&id(1)), 1);
+    assert_eq!(page.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [id(3)]);
+    assert!(snapshot.observed_page(Some(&id(4)), 1).is_empty());
+
+    assert!(snapshot.get(&id(3)).unwrap().trouble.is_some());
+    let next = snapshot.forget_trouble(None, 2);
+    assert_eq!(next, Some(id(3)));
+    assert_eq!(snapshot.forget_trouble(next.as_ref(), 2), None);
+    assert!(snapshot.get(&id(3)).unwrap().trouble.is_none());
 }

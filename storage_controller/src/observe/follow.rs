@@ -1,0 +1,286 @@
+//! The memory of a member that does not lead: it follows the database, so that taking over reads only what came last.
+//!
+//! One task ([`Follower`]) owns the map, the cursor and the session; others hold a [`Memory`]. A leadership borrows the map
+//! ([`Memory::take`]) and gives it back with the writer's last change; if it cannot, the loan is simply dropped.
+//!
+//! ```text
+//!            all migrations have run          take: one catch-up, then lent
+//!   cold ───────── load ─────────▶ warm ─────────────────────────▶ lent
+//!     ▲                             │ ▲                              │
+//!     └── load afresh, see `Tail` ──┘ └──── given back at a change ──┤
+//!     └──────────────────────── dropped: not all of it was saved ────┘
+//! ```
+//!
+//! Called by: `app`, which runs the task and lends the memory. What it calls: persistence. Invariants: at its cursor the
+//! memory equals a fresh load; it is shown to nobody while it follows; NOTIFY only wakes, every catch-up reads by cursor.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgfleet_api::ComputeId;
+use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, Notice, Notices, Tail};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::memory::{Loan, Memory, Recall, Request, Shared};
+use super::{FollowerMetrics, Snapshot};
+
+/// A catch-up is made this often without any nudge.
+const POLL: Duration = Duration::from_secs(2);
+/// Shortest time between two catch-ups: under a load of writes many nudges are one.
+const SPACING: Duration = Duration::from_millis(25);
+/// After a failure, and while migrations are pending.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Computes tidied in one step after a leadership.
+const PAGE: usize = 256;
+
+enum Hold {
+    Cold,
+    Warm { snapshot: Snapshot, cursor: i64 },
+    Lent { snapshot: Snapshot, back: oneshot::Receiver<i64> },
+}
+
+/// The task's state.
+pub struct Follower {
+    database: Arc<Database>,
+    migrations_dir: Option<PathBuf>,
+    requests: mpsc::Receiver<Request>,
+    shared: Arc<Shared>,
+    metrics: Arc<FollowerMetrics>,
+    tail: Tail,
+    notices: Option<Notices>,
+    hold: Hold,
+    due: Instant,
+    /// When the last catch-up ended.
+    last: Instant,
+    /// Whose troubles of the last leadership are still to be forgotten: all after this one.
+    tidy: Option<Option<ComputeId>>,
+}
+
+impl Follower {
+    /// The task and its handle. It follows once all embedded migrations, and those of `migrations_dir`, have run: an
+    /// older schema may be one that this program cannot read.
+    #[must_use]
+    pub fn new(
+        database: Arc<Database>,
+        migrations_dir: Option<PathBuf>,
+        metrics: Arc<FollowerMetrics>,
+    ) -> (Self, Memory) {
+        let (ask, requests) = mpsc::channel(8);
+        let shared = Arc::new(Shared::default());
+        let memory = Memory::new(ask, shared.clone());
+        let now = Instant::now();
+        let follower = Self {
+            tail: Tail::new(database.clone()),
+            database,
+            migrations_dir,
+            requests,
+            shared,
+            metrics,
+            notices: None,
+            hold: Hold::Cold,
+            due: now,
+            last: now,
+            tidy: None,
+        };
+        (follower, memory)
+    }
+
+    /// Follows until `token` is cancelled.
+    ///
+    /// # Errors
+    /// Never; the type is what a task has. What the database refuses is logged and tried again.
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), std::convert::Infallible> {
+        loop {
+            let lent = matches!(self.hold, Hold::Lent { .. });
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return Ok(()),
+                back = came_back(&mut self.hold) => self.regain(back),
+                request = self.requests.recv() => match request {
+                    Some(request) => tokio::select! {
+                        () = token.cancelled() => return Ok(()),
+                        () = self.serve(request) => {}
+                    },
+                    None => {
+                        token.cancelled().await;
+                        return Ok(());
+                    }
+                },
+                notice = heard(&mut self.notices) => self.nudged(notice),
+                () = tokio::time::sleep_until(self.due), if !lent => tokio::select! {
+                    () = token.cancelled() => return Ok(()),
+                    () = self.advance() => {}
+                },
+                () = tokio::task::yield_now(), if self.tidy.is_some() && !lent => self.tidy_up(),
+            }
+        }
+    }
+
+    fn nudged(&mut self, notice: Option<Notice>) {
+        let Some(mut notice) = notice else {
+            // The session has ended; the next catch-up listens again.
+            self.notices = None;
+            return;
+        };
+        loop {
+            if let Ok(change_seq) = notice.payload.parse() {
+                self.shared.heard(change_seq);
+            }
+            let Some(next) = self.notices.as_mut().and_then(Notices::try_next) else { break };
+            notice = next;
+        }
+        self.metrics.lag(self.shared.lag());
+        if matches!(self.hold, Hold::Warm { .. }) {
+            self.due = self.due.min(self.last + SPACING);
+        }
+    }
+
+    /// The leadership is over: its map is the memory again, or what it left cannot be trusted.
+    fn regain(&mut self, back: Option<i64>) {
+        self.due = Instant::now();
+        let Hold::Lent { snapshot, .. } = std::mem::replace(&mut self.hold, Hold::Cold) else { return };
+        match back {
+            Some(cursor) => {
+                tracing::debug!(change_seq = cursor, "the memory is given back");
+                self.tidy = Some(None);
+                self.hold = Hold::Warm { snapshot, cursor };
+            }
+            None => tracing::info!("not everything of the leadership was saved: the memory is loaded afresh"),
+        }
+    }
+
+    fn tidy_up(&mut self) {
+        self.tidy = match (&self.hold, self.tidy.take()) {
+            (Hold::Warm { snapshot, .. }, Some(after)) => snapshot.forget_trouble(after.as_ref(), PAGE).map(Some),
+            _ => None,
+        };
+    }
+
+    async fn advance(&mut self) {
+        let pause = match self.step().await {
+            Ok(true) => POLL,
+            Ok(false) => AGAIN,
+            Err(error) => {
+                self.metrics.failed();
+                tracing::warn!(%error, "cannot follow the database; tried again");
+                AGAIN
+            }
+        };
+        self.last = Instant::now();
+        self.due = self.last + pause;
+    }
+
+    /// One catch-up or load. `false`: migrations are pending.
+    async fn step(&mut self) -> Result<bool, DbError> {
+        if matches!(self.hold, Hold::Cold) {
+            match self.database.nothing_pending(self.migrations_dir.as_deref()).await {
+                Ok(true) => self.shared.migrated(),
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot tell which migrations are pending; tried again");
+                    return Ok(false);
+                }
+            }
+        }
+        if self.notices.is_none() {
+            // Before the read, so that nothing committed after it is missed.
+            self.notices = Some(self.database.listen(&[CHANGE_CHANNEL]).await?);
+        }
+        self.refresh().await?;
+        if let Err(error) = self.database.warm_up().await {
+            tracing::warn!(%error, "no session is ready for a leadership; its first write takes longer");
+        }
+        Ok(true)
+    }
+
+    /// Brings the memory to what is committed now. `true`: by a catch-up alone.
+    async fn refresh(&mut self) -> Result<bool, DbError> {
+        if let Hold::Warm { snapshot, cursor } = &mut self.hold {
+            match self.tail.catch_up(*cursor).await? {
+                Caught::News(news) => {
+                    self.metrics.caught_up(news.items.len());
+                    snapshot.take_in(news.items);
+                    *cursor = news.change_seq;
+                    self.shared.caught_up(news.change_seq);
+                    self.metrics.at(news.change_seq, self.shared.lag());
+                    return Ok(true);
+                }
+                Caught::Afresh(why) => {
+                    tracing::warn!(why = why.as_str(), change_seq = *cursor, "what was loaded is stale: loaded afresh");
+                }
+            }
+        }
+        self.hold = Hold::Cold;
+        self.shared.cold();
+        let begun = Instant::now();
+        let loaded = self.tail.load().await?;
+        let (cursor, count) = (loaded.change_seq, loaded.computes.len());
+        self.metrics.loaded(count + loaded.observed.len());
+        let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
+        self.hold = Hold::Warm { snapshot, cursor };
+        self.shared.caught_up(cursor);
+        self.metrics.at(cursor, self.shared.lag());
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(change_seq = cursor, computes = count, duration_ms, "the state is loaded");
+        Ok(false)
+    }
+
+    async fn serve(&mut self, request: Request) {
+        match request {
+            Request::Take(answer) => {
+                let outcome = self.lend().await;
+                match outcome {
+                    Ok((loan, hold)) => {
+                        // Whoever asked may have given up; then nothing was lent.
+                        if answer.send(Ok(loan)).is_ok() {
+                            self.shared.cold();
+                            self.hold = hold;
+                        }
+                    }
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+            }
+            Request::Recall(answer) => {
+                let Hold::Warm { snapshot, cursor } = &self.hold else { return };
+                let recall = Recall {
+                    change_seq: *cursor,
+                    entries: snapshot.page(&super::Filter::default(), None, usize::MAX).0,
+                };
+                drop(answer.send(recall));
+            }
+        }
+    }
+
+    async fn lend(&mut self) -> Result<(Loan, Hold), DbError> {
+        let warm = match self.refresh().await {
+            // The session may have been lost while nobody used it.
+            Err(error) if error.is_retryable() => self.refresh().await?,
+            other => other?,
+        };
+        self.last = Instant::now();
+        let Hold::Warm { snapshot, cursor } = &self.hold else {
+            return Err(DbError::SessionEnded { doing: "took the memory over" });
+        };
+        let (give_back, back) = oneshot::channel();
+        let loan = Loan { snapshot: snapshot.clone(), change_seq: *cursor, warm, give_back };
+        Ok((loan, Hold::Lent { snapshot: snapshot.clone(), back }))
+    }
+}
+
+/// Waits for the end of the leadership that has the memory; `None`: it does not give it back.
+async fn came_back(hold: &mut Hold) -> Option<i64> {
+    match hold {
+        Hold::Lent { back, .. } => back.await.ok(),
+        Hold::Cold | Hold::Warm { .. } => std::future::pending().await,
+    }
+}
+
+async fn heard(notices: &mut Option<Notices>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
+    }
+}
