@@ -58,6 +58,10 @@ pub struct Args {
     /// How long a step-down may take to drain and flush.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub step_down_grace: Duration,
+    /// How long one migration may take, and the rehearsal of all of them. One that takes longer is rolled back, and the
+    /// leader before leads on.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub migration_budget: Duration,
     /// How long requests in flight may take at the end of the process.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
@@ -149,6 +153,9 @@ impl Args {
         if self.margin().is_zero() || self.margin() + self.lease_renew >= self.lease {
             return invalid("--lease-margin", "margin and one renewal must fit into the lease");
         }
+        if self.migration_budget.is_zero() {
+            return invalid("--migration-budget", "a migration needs some time");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -208,6 +215,7 @@ mod tests {
             (["--lease-renew", "4s"], "--lease-renew"),
             (["--lease-margin", "5s"], "--lease-margin"),
             (["--advertise", "10.0.0.1:7"], "--advertise"),
+            (["--migration-budget", "0s"], "--migration-budget"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

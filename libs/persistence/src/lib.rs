@@ -3,7 +3,7 @@
 //! Who calls it: `storage_controller`, and nobody else. What it calls: PostgreSQL. It knows no HTTP and no clients.
 //!
 //! ```text
-//!   Database ── bootstrap, read_leader, load, spec, history, pending, migrate     (pool, short sessions)
+//!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
 //! ```
@@ -14,6 +14,7 @@
 //! Errors are told apart by SQLSTATE ([`ErrorClass`]), never by text. `session` says why two drivers live here.
 
 mod bootstrap;
+mod compat;
 mod config;
 mod database;
 mod error;
@@ -21,6 +22,8 @@ mod lease;
 mod load;
 mod migrate;
 mod records;
+mod rehearse;
+mod release;
 mod schema;
 mod session;
 mod term;
@@ -30,17 +33,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use compat::Older;
 pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
-pub use migrate::{MigrationError, MigrationHooks};
+pub use migrate::{MigrationError, MigrationOptions};
 pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
+pub use rehearse::Rehearsed;
+pub use release::{Migration, Release};
 pub use term::LeaderTerm;
 pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
 
-/// Number of the schema that this program reads and writes; compared with [`Compat`].
+/// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 1;
 
 /// Channel on which a claim or release is told; the payload is the term.

@@ -4,9 +4,10 @@
 //! end the chair gives up first and the listener closes last.
 
 mod error;
+mod gates;
+mod program;
 mod work;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
 use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
-use pgfleet_persistence::{Database, DatabaseConfig};
+use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
 use pgfleet_runtime::listener::{Limits, bind, serve};
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
+pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents};
 use crate::config::{Args, MAX_SPEC_BYTES};
@@ -37,6 +39,7 @@ use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::SweepSettings;
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use gates::Gates;
 use work::{Ingredients, Prepared};
 
 /// A controller that is bound and built and has spawned nothing that acts.
@@ -46,14 +49,15 @@ pub struct App {
     listening: TaskGroup,
     room: Room,
     first: First,
+    look_every: Duration,
     drain: Duration,
 }
 
 /// What a member does once, after its listener answers and before it becomes a candidate.
 struct First {
     database: Arc<Database>,
-    migrations_dir: Option<PathBuf>,
-    prepared: Prepared,
+    gates: Gates,
+    migration_budget: Duration,
     peers: PeerClient,
     me: InstanceId,
     address: String,
@@ -64,8 +68,12 @@ impl App {
     ///
     /// # Errors
     /// One line that says what cannot work, with its exit code.
-    pub async fn build(args: Args) -> Result<Self, AppError> {
+    pub async fn build(args: Args, release: Release) -> Result<Self, AppError> {
         args.check()?;
+        let release = match &args.migrations_dir {
+            Some(dir) => release.with_dir(dir)?,
+            None => release,
+        };
         let pauses = Pauses::from_env(args.dev)?;
         let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
         let keys = match &args.jwt_private_key {
@@ -83,6 +91,7 @@ impl App {
             lease: args.lease,
             connect_timeout: args.db_connect_timeout,
             pool_size: args.db_pool_size,
+            release,
         })?;
         let prepared = Prepared::default();
 
@@ -98,7 +107,10 @@ impl App {
             database: database.clone(),
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
             office: office.clone(),
-            migrations_dir: args.migrations_dir.clone(),
+            migrations: MigrationOptions {
+                budget: args.migration_budget,
+                mid_migration: Some(work::mid_migration(&pauses)),
+            },
             prepared: prepared.clone(),
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
@@ -116,6 +128,7 @@ impl App {
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
+        let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
@@ -132,9 +145,8 @@ impl App {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
-        let migrations_dir = args.migrations_dir;
-        let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, listening, room, first, drain: args.drain })
+        let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
+        Ok(Self { signals, tasks, listening, room, first, look_every: args.lease_renew, drain: args.drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -144,11 +156,12 @@ impl App {
     pub async fn run(self) -> Result<(), AppError> {
         signals::install(&self.signals).map_err(AppError::Runtime)?;
         let signalled = self.signals.token();
-        tokio::select! {
+        let gates = tokio::select! {
             ready = self.first.run() => ready?,
             // Nothing is held yet, so there is nothing to give up.
             () = signalled.cancelled() => return Ok(()),
-        }
+        };
+        self.tasks.spawn("schema", Kind::Vital, gates.run(self.look_every, self.tasks.token()));
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
         let (room, asked) = (self.room, terminate.clone());
@@ -190,17 +203,12 @@ impl App {
 }
 
 impl First {
-    async fn run(&self) -> Result<(), AppError> {
+    async fn run(mut self) -> Result<Gates, AppError> {
         self.meet_myself().await?;
         self.database.check().await?;
         self.database.bootstrap().await?;
-        if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
-            self.prepared.nothing_is_pending();
-            if let Err(error) = self.database.warm_up().await {
-                tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
-            }
-        }
-        Ok(())
+        self.gates.first(self.migration_budget).await?;
+        Ok(self.gates)
     }
 
     /// The advertised address must be this process's own listener: not a load balancer, not a neighbour.

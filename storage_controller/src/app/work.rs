@@ -1,7 +1,6 @@
 //! What a leader does: migrate, load, open the office, start writer, engine and sweep; and the way back.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, WriterHooks};
+use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
@@ -43,7 +42,7 @@ pub(super) struct Ingredients {
     pub(super) database: Arc<Database>,
     pub(super) agents: Agents,
     pub(super) office: Office,
-    pub(super) migrations_dir: Option<PathBuf>,
+    pub(super) migrations: MigrationOptions,
     pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
@@ -68,8 +67,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     if !from.prepared.is_migrated() {
-        let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
-        let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
+        let ran = from.database.migrate(mandate.term.clone(), from.migrations.clone()).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
         ran?;
     }
@@ -142,6 +140,11 @@ fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, chan
         }
     });
     (writer, writing)
+}
+
+/// The test door in the middle of a migration.
+pub(super) fn mid_migration(pauses: &Pauses) -> Hook {
+    pause(pauses, PausePoint::MidMigration)
 }
 
 fn pause(pauses: &Pauses, point: PausePoint) -> Hook {

@@ -6,6 +6,7 @@ mod boot;
 mod claim;
 mod fence;
 mod load;
+mod migrating;
 mod migrations;
 mod outage;
 mod support;
