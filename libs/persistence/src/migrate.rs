@@ -144,7 +144,18 @@ impl Database {
         Ok(self.not_applied().await?.iter().map(|migration| migration.name().to_owned()).collect())
     }
 
+    /// Whether everything that this build carries has run.
+    ///
+    /// # Errors
+    /// [`MigrationError::Database`].
+    pub async fn nothing_pending(&self) -> Result<bool, MigrationError> {
+        Ok(self.not_applied().await?.is_empty())
+    }
+
     /// Runs what is pending and answers with the folder names of what was run. With nothing pending it is one read.
+    ///
+    /// Whoever stops waiting for it ends it: its session closes, and the migration under way is rolled back, or was
+    /// committed under the fence.
     ///
     /// # Errors
     /// [`MigrationError::NotLeader`] if the fence fails; else the first that did not run is named.
@@ -299,7 +310,8 @@ async fn run_in_transaction(
 
 /// For the rest of the transaction: no statement runs past the deadline. `lock_timeout` is the session's.
 pub(crate) async fn limit_statements(client: &Client, deadline: Instant) -> Result<(), DbError> {
-    let left_ms = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+    // Zero would be no limit; the server takes no more than this.
+    let left_ms = deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, i32::MAX as u128);
     execute(client, &format!("SET LOCAL statement_timeout = {left_ms}"), "limited a migration").await
 }
 

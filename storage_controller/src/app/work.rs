@@ -67,9 +67,11 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     if !from.prepared.is_migrated() {
-        let ran = from.database.migrate(mandate.term.clone(), from.migrations.clone()).await;
+        let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
+        // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
+        let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran?;
+        ran.ok_or(TakeUpError::Ended)??;
     }
     timed(Phase::Migrate, begun);
 

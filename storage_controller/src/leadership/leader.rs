@@ -37,13 +37,16 @@ pub enum TakeUpError {
     /// The state could not be loaded.
     #[error("cannot load the state")]
     Load(#[from] DbError),
+    /// The leadership was to end before it had begun.
+    #[error("asked to end while it migrated")]
+    Ended,
 }
 
 impl TakeUpError {
     /// How the history says that the term ended. A database that went away says nothing against a migration.
     pub(super) const fn ended(&self) -> Ended {
         match self {
-            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) => Ended::TakeOverFailed,
+            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::Ended => Ended::TakeOverFailed,
             Self::Migrate(_) => Ended::MigrationFailed,
         }
     }

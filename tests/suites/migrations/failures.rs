@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pgfleet_harness::controller::LEASE;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::process::PATIENCE;
+use pgfleet_harness::wait::wait_until;
 
 use super::{holds, migration, register, writes};
 
@@ -66,6 +67,31 @@ async fn a_migration_that_a_reader_holds_up_gives_the_row_back() {
     let Some(fleet) = Fleet::start("a_migration_that_a_reader_holds_up_gives_the_row_back").await else { return };
     let blocked = "CREATE TABLE half (x int); ALTER TABLE observed ADD COLUMN half int;";
     given_up(&fleet, blocked, &["--migration-budget", "10m"], "other sessions hold locks that it needs").await;
+}
+
+/// SIGTERM does not wait for a long migration: it is rolled back, the row is released, the old leader leads again.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_in_the_middle_of_a_migration() {
+    let Some(fleet) = Fleet::start("sigterm_in_the_middle_of_a_migration").await else { return };
+    let dir = migration(&fleet, "take_long", "CREATE TABLE half (x int); SELECT pg_sleep(600) FROM computes;");
+    let long = |name| fleet.controller(name).lease("60s", "300ms");
+    let a = long("a").start_leader().await;
+    register(&fleet, &a, "c1").await;
+    let b =
+        long("b").as_candidate().args(&["--dev", "--migrations-dir", &dir, "--migration-budget", "10m"]).start().await;
+    let sleeps = format!(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pgfleet/{}' AND wait_event = 'PgSleep')",
+        b.instance_id()
+    );
+    wait_until("it migrates", PATIENCE, async || holds(&fleet, &sleeps).await).await;
+    let told = Instant::now();
+    b.process.terminate();
+    assert_eq!(b.process.exit_code(PATIENCE).await, 0);
+    assert_eq!(a.leads(PATIENCE).await.get(), 3);
+    assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
+    assert_eq!(fleet.history().await[1].2.as_deref(), Some("released"));
+    assert!(holds(&fleet, "to_regclass('half') IS NULL").await);
+    writes(&fleet, &a, "c1", "by the old leader").await;
 }
 
 /// A leader that is frozen in the middle of a migration is replaced like every other; thawed, it can do nothing.
