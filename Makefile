@@ -27,7 +27,7 @@ demo:
 test:
 	@scripts/ensure-postgresql.sh
 	@# The system tests start these programs; built here, their compilation is seen and not a test's.
-	@$(MAKE) --no-print-directory build
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release
 	$(CARGO) test --locked --workspace
 
 lint:

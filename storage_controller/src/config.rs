@@ -60,6 +60,10 @@ pub struct Args {
     /// How long a step-down may take to drain and flush.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub step_down_grace: Duration,
+    /// How long one migration may take, and the rehearsal of all of them. One that takes longer is rolled back, and the
+    /// leader before leads on.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub migration_budget: Duration,
     /// How long the end of the process may take: until another member leads, and until what was asked here is answered.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
@@ -184,6 +188,9 @@ impl Args {
         if self.quarantine_pause.is_zero() {
             return invalid("--quarantine-pause", "a quarantine without a pause is none");
         }
+        if self.migration_budget.is_zero() {
+            return invalid("--migration-budget", "a migration needs some time");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -255,6 +262,7 @@ mod tests {
             (["--lease-margin", "5s"], "--lease-margin"),
             (["--advertise", "10.0.0.1:7"], "--advertise"),
             (["--hold-max-bytes", "1000"], "--hold-max-bytes"),
+            (["--migration-budget", "0s"], "--migration-budget"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

@@ -42,8 +42,8 @@ pub enum AppError {
     /// The database cannot be used at the start.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// The pending migrations cannot be told.
-    #[error("cannot read which migrations are pending")]
+    /// The migrations of this build cannot be told, or failed in the rehearsal; nothing was touched.
+    #[error("this build cannot take over")]
     Migrations(#[from] MigrationError),
     /// The advertised address leads elsewhere.
     #[error("--advertise {address} does not lead to this process but to {met}: give the address of its own listener")]
@@ -78,8 +78,13 @@ impl ExitCode for AppError {
             Self::Database(DbError::Config { .. }) => USAGE,
             Self::Database(error) if error.class() == ErrorClass::Permission => NOT_ALLOWED,
             Self::Migrations(MigrationError::Directory { .. }) => USAGE,
-            Self::Database(_) | Self::Migrations(_) => UNAVAILABLE,
-            Self::PortFile(_) | Self::Client(_) | Self::TakeOverFailed | Self::Task(_) | Self::Runtime(_) => FAILED,
+            Self::Database(_) | Self::Migrations(MigrationError::Database(_)) => UNAVAILABLE,
+            Self::Migrations(_)
+            | Self::PortFile(_)
+            | Self::Client(_)
+            | Self::TakeOverFailed
+            | Self::Task(_)
+            | Self::Runtime(_) => FAILED,
         }
     }
 }

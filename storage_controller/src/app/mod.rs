@@ -5,10 +5,11 @@
 
 mod error;
 mod farewell;
+mod gates;
+mod program;
 mod warm;
 mod work;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use pgfleet_clients::forward::Forwarder;
 use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
-use pgfleet_persistence::{Database, DatabaseConfig};
+use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
 use pgfleet_runtime::listener::{self, Limits, bind, serve_until};
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
+pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
@@ -42,6 +44,7 @@ use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
 use farewell::{Farewell, LAST_WORDS};
+use gates::Gates;
 use work::{Ingredients, Prepared};
 
 /// How long a process that starts may take to load before it becomes a candidate all the same.
@@ -58,14 +61,15 @@ pub struct App {
     farewell: Farewell,
     follower: Follower,
     memory: Memory,
+    look_every: Duration,
     drain: Duration,
 }
 
 /// What a member does once, after its listener answers and before it becomes a candidate.
 struct First {
     database: Arc<Database>,
-    migrations_dir: Option<PathBuf>,
-    prepared: Prepared,
+    gates: Gates,
+    migration_budget: Duration,
     peers: PeerClient,
     me: InstanceId,
     address: String,
@@ -76,10 +80,14 @@ impl App {
     ///
     /// # Errors
     /// One line that says what cannot work, with its exit code.
-    pub async fn build(args: Args) -> Result<Self, AppError> {
+    pub async fn build(args: Args, release: Release) -> Result<Self, AppError> {
         args.check()?;
         let (pauses, panics) = (Pauses::from_env(args.dev)?, Panics::from_env(args.dev)?);
         let doors = Doors { pauses: pauses.clone(), panics: panics.clone() };
+        let release = match &args.migrations_dir {
+            Some(dir) => release.with_dir(dir)?,
+            None => release,
+        };
         let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
         let keys = match &args.jwt_private_key {
             Some(path) => Source::Minter(Arc::new(Minter::open(path)?)),
@@ -96,6 +104,7 @@ impl App {
             lease: args.lease,
             connect_timeout: args.db_connect_timeout,
             pool_size: args.db_pool_size,
+            release,
         })?;
         let prepared = Prepared::default();
 
@@ -108,13 +117,16 @@ impl App {
         let groups = Groups::default();
         let client = AgentClient::new(keys, AgentTimeouts::default())?;
         let office = Office::default();
-        let (follower, memory) = Follower::new(database.clone(), args.migrations_dir.clone(), groups.follower.clone());
+        let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
             database: database.clone(),
             memory: memory.clone(),
             agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
             office: office.clone(),
-            migrations_dir: args.migrations_dir.clone(),
+            migrations: MigrationOptions {
+                budget: args.migration_budget,
+                mid_migration: Some(work::mid_migration(&pauses)),
+            },
             prepared: prepared.clone(),
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
@@ -138,6 +150,7 @@ impl App {
         let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
+        let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
@@ -160,9 +173,9 @@ impl App {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
-        let migrations_dir = args.migrations_dir;
-        let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, drain: args.drain })
+        let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
+        let (drain, look_every) = (args.drain, args.lease_renew);
+        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every, drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -172,20 +185,21 @@ impl App {
     pub async fn run(self) -> Result<(), AppError> {
         signals::install(&self.signals).map_err(AppError::Runtime)?;
         let signalled = self.signals.token();
-        tokio::select! {
+        let gates = tokio::select! {
             ready = self.first.run() => ready?,
             // Nothing is held yet, so there is nothing to give up.
             () = signalled.cancelled() => return Ok(()),
-        }
+        };
         let following = self.tasks.child("memory");
         following.spawn("memory", Kind::Vital, self.follower.run(following.token()));
-        if self.first.prepared.is_migrated() {
+        if gates.may_follow() {
             // Whoever asks a leader to step down before it has loaded makes everybody wait for that load.
             tokio::select! {
                 () = self.memory.warmed(WARM_UP) => {}
                 () = signalled.cancelled() => {}
             }
         }
+        self.tasks.spawn("schema", Kind::Vital, gates.run(self.look_every, self.tasks.token()));
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
         let (room, asked) = (self.room, terminate.clone());
@@ -229,14 +243,12 @@ impl App {
 }
 
 impl First {
-    async fn run(&self) -> Result<(), AppError> {
+    async fn run(mut self) -> Result<Gates, AppError> {
         self.meet_myself().await?;
         self.database.check().await?;
         self.database.bootstrap().await?;
-        if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
-            self.prepared.nothing_is_pending();
-        }
-        Ok(())
+        self.gates.first(self.migration_budget).await?;
+        Ok(self.gates)
     }
 
     /// The advertised address must be this process's own listener: not a load balancer, not a neighbour.

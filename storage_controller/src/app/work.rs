@@ -2,7 +2,6 @@
 //! With a warm memory nothing here costs more for a larger fleet.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_domain::quarantine;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, WriterHooks};
+use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
@@ -50,7 +49,7 @@ pub(super) struct Ingredients {
     pub(super) memory: Memory,
     pub(super) agents: Agents,
     pub(super) office: Office,
-    pub(super) migrations_dir: Option<PathBuf>,
+    pub(super) migrations: MigrationOptions,
     pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
@@ -79,10 +78,11 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     if !from.prepared.is_migrated() && !from.memory.is_migrated() {
-        let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
-        let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
+        let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
+        // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
+        let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran?;
+        ran.ok_or(TakeUpError::Ended)??;
     }
     timed(Phase::Migrate, begun);
 
@@ -174,6 +174,11 @@ fn start_writer(
         }
     });
     (writer, writing)
+}
+
+/// The test door in the middle of a migration.
+pub(super) fn mid_migration(pauses: &Pauses) -> Hook {
+    pause(pauses, PausePoint::MidMigration)
 }
 
 fn pause(pauses: &Pauses, point: PausePoint) -> Hook {

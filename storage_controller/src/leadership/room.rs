@@ -67,6 +67,8 @@ pub struct Room {
     leader: Option<Leader>,
     /// The term that ended last, for as long as its row may have to be released.
     ended_term: Option<LeaderTerm>,
+    /// Why the take-over failed, for the history.
+    failure: Option<(Ended, String)>,
     handed_over: Option<StepDownResponse>,
     answered: Option<Arc<StepDownResponse>>,
     waiting: Vec<oneshot::Sender<StepDownAnswer>>,
@@ -131,6 +133,7 @@ impl Room {
             handle: handle.clone(),
             leader: None,
             ended_term: None,
+            failure: None,
             handed_over: None,
             answered: None,
             waiting: Vec::new(),
@@ -196,6 +199,7 @@ impl Room {
             Request::Fenced(term) if self.state.held_term() == Some(term) => self.step(Event::Fenced).await,
             Request::Fenced(_) => None,
             Request::Heard(leader) => self.step(Event::Heard(leader)).await,
+            Request::MayLead(may) => self.step(Event::MayLead(may)).await,
             Request::StepDown { target, successor, answer } => {
                 let mine = self.own_term();
                 let meant = target.is_none_or(|t| t.instance_id == self.state.config.me && Some(t.term) == mine);
@@ -376,7 +380,9 @@ impl Room {
                 ending
             }
             (Err(error), Some(_)) => {
-                tracing::error!(%term, "cannot take over: {}", chain(&error));
+                let reason = chain(&error);
+                tracing::error!(%term, "cannot take over: {reason}");
+                self.failure = Some((error.ended(), reason));
                 self.end_failed().await;
                 self.step(Event::TakeOverFailed).await
             }
@@ -415,12 +421,13 @@ impl Room {
             tracing::warn!(term = %number, "the row is not released: not everything of this term has ended; the next leader ends it");
             return;
         };
-        let how = match why {
-            Ending::TakeOverFailed => Ended::MigrationFailed,
-            Ending::Done | Ending::Unauthorized => Ended::Released,
+        let (how, note) = match (why, self.failure.take()) {
+            (Ending::TakeOverFailed, Some((how, reason))) => (how, Some(reason)),
+            (Ending::TakeOverFailed, None) => (Ended::TakeOverFailed, None),
+            (Ending::Done | Ending::Unauthorized, _) => (Ended::Released, None),
         };
         let (done, released) = oneshot::channel();
-        self.order(Order::Release { term, how, done }).await;
+        self.order(Order::Release { term, how, note, done }).await;
         let _ = released.await;
     }
 }

@@ -14,7 +14,6 @@
 //! Called by: `app`, which runs the task and lends the memory. What it calls: persistence. Invariants: at its cursor the
 //! memory equals a fresh load; it is shown to nobody while it follows; NOTIFY only wakes, every catch-up reads by cursor.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +44,6 @@ enum Hold {
 /// The task's state.
 pub struct Follower {
     database: Arc<Database>,
-    migrations_dir: Option<PathBuf>,
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     metrics: Arc<FollowerMetrics>,
@@ -60,13 +58,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The task and its handle. It follows once all embedded migrations, and those of `migrations_dir`, have run: an
+    /// The task and its handle. It follows once all migrations of this build have run: an
     /// older schema may be one that this program cannot read.
     #[must_use]
     pub fn new(
         database: Arc<Database>,
-        migrations_dir: Option<PathBuf>,
-        metrics: Arc<FollowerMetrics>,
+            metrics: Arc<FollowerMetrics>,
     ) -> (Self, Memory) {
         let (ask, requests) = mpsc::channel(8);
         let shared = Arc::new(Shared::default());
@@ -75,7 +72,6 @@ impl Follower {
         let follower = Self {
             tail: Tail::new(database.clone()),
             database,
-            migrations_dir,
             requests,
             shared,
             metrics,
@@ -176,7 +172,7 @@ impl Follower {
     /// One catch-up or load. `false`: migrations are pending.
     async fn step(&mut self) -> Result<bool, DbError> {
         if matches!(self.hold, Hold::Cold) {
-            match self.database.nothing_pending(self.migrations_dir.as_deref()).await {
+            match self.database.nothing_pending().await {
                 Ok(true) => self.shared.migrated(),
                 Ok(false) => return Ok(false),
                 Err(error) => {

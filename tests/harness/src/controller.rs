@@ -30,8 +30,8 @@ pub struct ControllerOptions<'f> {
 }
 
 impl<'f> ControllerOptions<'f> {
-    pub(crate) fn new(fleet: &'f Fleet, name: &str) -> Self {
-        let mut command = clean_command(&program("storage_controller"), fleet.dir());
+    pub(crate) fn new(fleet: &'f Fleet, release: &str, name: &str) -> Self {
+        let mut command = clean_command(&program(release), fleet.dir());
         command.env("PGFLEET_DATABASE_URL", fleet.database_url());
         command.arg("--jwks-file").arg(&fleet.keys().jwks);
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
@@ -143,6 +143,11 @@ impl Controller {
     /// This life of it.
     pub fn instance_id(&self) -> InstanceId {
         self.instance_id
+    }
+
+    /// Its metrics, as Prometheus sees them.
+    pub async fn metrics(&self) -> String {
+        self.call("GET", "/metrics").send().await.body
     }
 
     /// A request to it.

@@ -8,6 +8,7 @@ mod fence;
 mod journal;
 mod follow;
 mod load;
+mod migrating;
 mod migrations;
 mod notices;
 mod outage;
