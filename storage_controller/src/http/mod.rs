@@ -67,7 +67,7 @@ impl Door {
         let to = way::target(&standing, self.gate.heard().borrow().as_ref(), self.me());
         standing.role == Role::Candidate && self.gate.settings().forward && to.is_some()
     }
-
+}
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
 pub const ROUTES: [&str; 16] = [
