@@ -7,6 +7,7 @@ mod claim;
 mod fence;
 mod load;
 mod migrations;
+mod notices;
 mod outage;
 mod support;
 mod tls;
