@@ -488,13 +488,13 @@ proptest! {
         for (event, passed) in events {
             now += passed;
             // Every claim that is won has a term of its own; a renewal was sent some time before it is answered.
-            let event = match event {
-                Event::ClaimEnded(ClaimEnd::Won { .. }) => {
-                    minted += 1;
-                    Event::ClaimEnded(ClaimEnd::Won { term: Term(minted), sent_at: at(now) })
-                }
-                Event::Renewed { sent_at } => Event::Renewed { sent_at: at(now).saturating_sub(sent_at) },
-                other => other,
+            let event = if let Event::ClaimEnded(ClaimEnd::Won { .. }) = event {
+                minted += 1;
+                Event::ClaimEnded(ClaimEnd::Won { term: Term(minted), sent_at: at(now) })
+            } else if let Event::Renewed { sent_at } = event {
+                Event::Renewed { sent_at: at(now).saturating_sub(sent_at) }
+            } else {
+                event
             };
             let (next, actions) = decide(&state, event.clone(), at(now));
             let claims = actions.iter().filter(|action| matches!(action, Action::Claim(_))).count();
