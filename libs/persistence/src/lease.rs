@@ -34,6 +34,8 @@ pub struct Claim {
     pub address: String,
     /// Length of its lease.
     pub lease_ms: i64,
+    /// Newest migration that the claimer would run; `None`: nothing is pending, its newest embedded one has run.
+    pub target_schema: Option<String>,
     /// Why it may claim; also how the history says that the old term ended, if its leader did not.
     pub how: Began,
 }
@@ -360,7 +362,7 @@ fn as_seen(row: Option<&LeaderView>, claim: &Claim) -> bool {
 
 async fn claim_once(open: &Open, me: InstanceId, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
     let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
-    let target = migrate::newest_embedded();
+    let target = claim.target_schema.clone().unwrap_or_else(|| migrate::newest_embedded().to_owned());
     let rows = match claim.seen {
         None => open.query(CLAIM_FREE, &[&floor, &me.0, address, &claim.lease_ms, &how, &target]).await,
         Some(seen) => {

@@ -32,11 +32,11 @@ pub use error::AppError;
 use crate::agents::{AgentMetrics, Agents};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, ROUTES, router};
-use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
+use crate::leadership::{Handle, LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::SweepSettings;
 use crate::reconcile::ReconcileMetrics;
-use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use crate::service::{DatabaseMetrics, Desk, Office};
 use work::{Ingredients, Prepared};
 
 /// A controller that is bound and built and has spawned nothing that acts.
@@ -55,6 +55,7 @@ struct First {
     migrations_dir: Option<PathBuf>,
     prepared: Prepared,
     peers: PeerClient,
+    chair: Handle,
     me: InstanceId,
     address: String,
 }
@@ -112,11 +113,13 @@ impl App {
             database: database.clone(),
             peers: peers.clone(),
             take_up: work::take_up(ingredients),
+            // A member whose memory follows the leader's says so here.
+            warm: Arc::new(|| false),
             pauses,
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
-        let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
+        let desk = Desk::new(leadership.clone(), office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
             metrics: http.clone(),
@@ -133,7 +136,7 @@ impl App {
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
         let migrations_dir = args.migrations_dir;
-        let first = First { database, migrations_dir, prepared, peers, me, address };
+        let first = First { database, migrations_dir, prepared, peers, chair: leadership, me, address };
         Ok(Self { signals, tasks, listening, room, first, drain: args.drain })
     }
 
@@ -194,7 +197,9 @@ impl First {
         self.meet_myself().await?;
         self.database.check().await?;
         self.database.bootstrap().await?;
-        if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
+        let pending = self.database.pending(self.migrations_dir.as_deref()).await?;
+        self.chair.set_pending(pending.last().cloned()).await;
+        if pending.is_empty() {
             self.prepared.nothing_is_pending();
             if let Err(error) = self.database.warm_up().await {
                 tracing::warn!(%error, "the sessions of a later leadership are not warm; its hand-over takes longer");
@@ -223,7 +228,9 @@ fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {
             renew: args.lease_renew,
             lease: args.lease,
             margin: args.margin(),
-            hold: Duration::from_millis(HOLD_MS),
+            hold: args.hold(),
+            revert: args.revert(),
+            migration_retry: args.migration_retry,
         },
         step_down_timeout: args.step_down_timeout,
         step_down_grace: args.step_down_grace,

@@ -26,6 +26,7 @@ pub(super) fn holding(next: &mut State, term: Term, serves: bool, event: Event, 
             if let Phase::TakingOver { proved_at, .. } = next.phase {
                 next.phase = Phase::Leader { term, proved_at };
             }
+            next.pending = None;
             lead_or_suspend(next, now);
             // What failed just before this term is not let in again at once.
             vec![Action::ReadHistory]
