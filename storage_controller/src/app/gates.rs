@@ -123,6 +123,7 @@ impl Gates {
 
     async fn tell_pending(&self) {
         self.metrics.migrations_pending(self.pending.len());
+        self.chair.set_pending(self.pending.last().cloned()).await;
     }
 
     /// Whether this build can read the schema as it is, so that its memory will soon be warm.

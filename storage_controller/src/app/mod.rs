@@ -42,7 +42,7 @@ use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
-use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
 use gates::Gates;
 use work::{Ingredients, Prepared};
@@ -138,15 +138,20 @@ impl App {
             tasks: tasks.metrics(),
             panics,
         };
+        let warm = memory.clone();
         let (room, leadership) = Room::open(Parts {
             settings: settings(&args, me, &address),
             database: database.clone(),
             peers: peers.clone(),
             take_up: work::take_up(ingredients),
+            // A member whose memory follows the leader's says so here.
+            warm: Arc::new(move || warm.is_warm()),
             pauses,
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
+        let chair = leadership.clone();
+        let follower = follower.on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)));
         let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
@@ -280,7 +285,9 @@ fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {
             renew: args.lease_renew,
             lease: args.lease,
             margin: args.margin(),
-            hold: Duration::from_millis(HOLD_MS),
+            hold: args.hold(),
+            revert: args.revert(),
+            migration_retry: args.migration_retry,
         },
         step_down_timeout: args.step_down_timeout,
         step_down_grace: args.step_down_grace,

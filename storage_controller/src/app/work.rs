@@ -1,7 +1,6 @@
 //! What a leader does: migrate, take the memory over, open the office, start writer, engine and sweep; and the way back.
 //! With a warm memory nothing here costs more for a larger fleet.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::agents::Agents;
-use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
+use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
 use crate::reconcile::{Engine, MayAct, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
@@ -97,6 +96,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let (snapshot, change_seq) = (loan.snapshot.clone(), loan.change_seq);
     tracing::debug!(term = %mandate.term.term(), change_seq, warm = loan.warm, "memory taken over");
     // Nothing after a warm hand-over: it is in the database, and was read.
+    mandate.chair.note_reached(change_seq);
     for (id, observed) in std::mem::take(&mut mandate.handed_over) {
         snapshot.observed(&id, Call::Probe, observed);
     }
@@ -154,7 +154,7 @@ fn start_writer(
     let change_seq = *latest.borrow();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot, latest)),
+        on_commit: Some(remember(snapshot, latest, mandate.chair.clone())),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -190,9 +190,14 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
 }
 
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+fn remember(
+    snapshot: &Snapshot,
+    latest: watch::Sender<i64>,
+    chair: Handle,
+) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     let snapshot = snapshot.clone();
     Arc::new(move |committed| {
+        chair.note_reached(committed.change_seq);
         if let Some(record) = &committed.record {
             snapshot.committed(record.clone());
         }
@@ -243,7 +248,16 @@ impl Work for Leadership {
         .boxed()
     }
 
-    fn observed(&self) -> BTreeMap<ComputeId, Observed> {
-        self.snapshot.all_observed()
+    fn observed(&self) -> Arc<dyn Observations> {
+        Arc::new(Seen(self.snapshot.clone()))
+    }
+}
+
+/// What the window saw last; it outlives the leadership until the successor has read it.
+struct Seen(Snapshot);
+
+impl Observations for Seen {
+    fn page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
+        self.0.observed_page(after, limit)
     }
 }

@@ -35,6 +35,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Computes tidied in one step after a leadership.
 const PAGE: usize = 256;
 
+/// Listens to how far the memory is.
+pub type OnReached = Arc<dyn Fn(i64) + Send + Sync>;
+
 enum Hold {
     Cold,
     Warm { snapshot: Snapshot, cursor: i64 },
@@ -47,6 +50,8 @@ pub struct Follower {
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     metrics: Arc<FollowerMetrics>,
+    /// Is told of every change that the memory has reached.
+    on_reached: Option<OnReached>,
     tail: Tail,
     notices: Option<Notices>,
     hold: Hold,
@@ -70,6 +75,7 @@ impl Follower {
         let memory = Memory::new(ask, shared.clone());
         let now = Instant::now();
         let follower = Self {
+            on_reached: None,
             tail: Tail::new(database.clone()),
             database,
             requests,
@@ -82,6 +88,21 @@ impl Follower {
             tidy: None,
         };
         (follower, memory)
+    }
+
+    /// Has `listener` told of every change that the memory has reached.
+    #[must_use]
+    pub fn on_reached(mut self, listener: OnReached) -> Self {
+        self.on_reached = Some(listener);
+        self
+    }
+
+    fn reached(&self, change_seq: i64) {
+        self.shared.caught_up(change_seq);
+        self.metrics.at(change_seq, self.shared.lag());
+        if let Some(listener) = &self.on_reached {
+            listener(change_seq);
+        }
     }
 
     /// Follows until `token` is cancelled.
@@ -200,8 +221,7 @@ impl Follower {
                     self.metrics.caught_up(news.items.len());
                     snapshot.take_in(news.items);
                     *cursor = news.change_seq;
-                    self.shared.caught_up(news.change_seq);
-                    self.metrics.at(news.change_seq, self.shared.lag());
+                    self.reached(news.change_seq);
                     return Ok(true);
                 }
                 Caught::Afresh(why) => {
@@ -217,8 +237,7 @@ impl Follower {
         self.metrics.loaded(count + loaded.observed.len());
         let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
         self.hold = Hold::Warm { snapshot, cursor };
-        self.shared.caught_up(cursor);
-        self.metrics.at(cursor, self.shared.lag());
+        self.reached(cursor);
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(change_seq = cursor, computes = count, duration_ms, "the state is loaded");
         Ok(false)

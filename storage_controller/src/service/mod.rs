@@ -20,14 +20,13 @@ use pgfleet_persistence::{Database, Writer};
 use tokio::sync::watch;
 
 pub use compute::WAIT_S;
-pub use controller::HOLD_MS;
-pub use error::ServiceError;
+pub use error::{ServiceError, StepDownRefusal, TakeOverRefusal};
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
 pub use watching::Watching;
 
 use crate::leadership::Handle;
-pub use crate::leadership::Standing;
+pub use crate::leadership::{Lines, Peer, Standing, SteppedDown};
 use crate::observe::Snapshot;
 use crate::reconcile::{Quarantine, Waker};
 

@@ -36,19 +36,6 @@ impl Snapshot {
         }
         page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone())
     }
-
-    /// What was observed of up to `limit` computes after `cursor`, for a successor. An empty page is the end.
-    #[must_use]
-    pub fn observed_page(&self, cursor: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let fleet = self.lock();
-        let from = cursor.map_or(Unbounded, Excluded);
-        let seen = fleet.entries.range::<ComputeId, _>((from, Unbounded)).filter_map(|(id, entry)| {
-            let observed = entry.borrow().observed.clone()?;
-            Some((id.clone(), observed))
-        });
-        seen.take(limit).collect()
-    }
 }
 
 impl Fleet {
