@@ -18,7 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, Notice, Notices, Tail};
+use pgfleet_persistence::{
+    CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail,
+};
+use pgfleet_runtime::exit::chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +61,8 @@ pub struct Follower {
     due: Instant,
     /// When the last catch-up ended.
     last: Instant,
+    /// The last try failed.
+    failing: bool,
     /// Whose troubles of the last leadership are still to be forgotten: all after this one.
     tidy: Option<Option<ComputeId>>,
 }
@@ -85,6 +90,7 @@ impl Follower {
             hold: Hold::Cold,
             due: now,
             last: now,
+            failing: false,
             tidy: None,
         };
         (follower, memory)
@@ -149,8 +155,8 @@ impl Follower {
             let Some(next) = self.notices.as_mut().and_then(Notices::try_next) else { break };
             notice = next;
         }
-        self.metrics.lag(self.shared.lag());
         if matches!(self.hold, Hold::Warm { .. }) {
+            self.metrics.lag(self.shared.lag());
             self.due = self.due.min(self.last + SPACING);
         }
     }
@@ -178,11 +184,18 @@ impl Follower {
 
     async fn advance(&mut self) {
         let pause = match self.step().await {
-            Ok(true) => POLL,
-            Ok(false) => AGAIN,
+            Ok(followed) => {
+                self.failing = false;
+                if followed { POLL } else { AGAIN }
+            }
             Err(error) => {
                 self.metrics.failed();
-                tracing::warn!(%error, "cannot follow the database; tried again");
+                // Said once; the metrics tell how long it lasts.
+                if std::mem::replace(&mut self.failing, true) {
+                    tracing::debug!(error = %chain(&error), "still cannot follow the database");
+                } else {
+                    tracing::warn!(error = %chain(&error), "cannot follow the database; tried again");
+                }
                 AGAIN
             }
         };
@@ -190,57 +203,99 @@ impl Follower {
         self.due = self.last + pause;
     }
 
-    /// One catch-up or load. `false`: migrations are pending.
+    /// One catch-up or load. `false`: this program may not, or not yet, read the schema.
     async fn step(&mut self) -> Result<bool, DbError> {
-        if matches!(self.hold, Hold::Cold) {
-            match self.database.nothing_pending().await {
-                Ok(true) => self.shared.migrated(),
-                Ok(false) => return Ok(false),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot tell which migrations are pending; tried again");
-                    return Ok(false);
-                }
-            }
+        if matches!(self.hold, Hold::Cold) && !self.may_load().await? {
+            return Ok(false);
         }
         if self.notices.is_none() {
             // Before the read, so that nothing committed after it is missed.
             self.notices = Some(self.database.listen(&[CHANGE_CHANNEL]).await?);
         }
-        self.refresh().await?;
+        match self.catch_up().await {
+            Ok(true) => {}
+            // Another schema may be one that this program must not read.
+            Ok(false) if !self.may_load().await? => return Ok(false),
+            Ok(false) => self.load().await?,
+            Err(error) => {
+                if !error.is_retryable() {
+                    self.forget();
+                }
+                return Err(error);
+            }
+        }
         if let Err(error) = self.database.warm_up().await {
             tracing::warn!(%error, "no session is ready for a leadership; its first write takes longer");
         }
         Ok(true)
     }
 
-    /// Brings the memory to what is committed now. `true`: by a catch-up alone.
-    async fn refresh(&mut self) -> Result<bool, DbError> {
-        if let Hold::Warm { snapshot, cursor } = &mut self.hold {
-            match self.tail.catch_up(*cursor).await? {
-                Caught::News(news) => {
-                    self.metrics.caught_up(news.items.len());
-                    snapshot.take_in(news.items);
-                    *cursor = news.change_seq;
-                    self.reached(news.change_seq);
-                    return Ok(true);
-                }
-                Caught::Afresh(why) => {
-                    tracing::warn!(why = why.as_str(), change_seq = *cursor, "what was loaded is stale: loaded afresh");
-                }
+    async fn may_load(&self) -> Result<bool, DbError> {
+        let compat = self.database.compat().await?;
+        if !compat.is_some_and(|compat| compat.lets_read(self.database.release().number())) {
+            return Ok(false);
+        }
+        match self.database.nothing_pending().await {
+            Ok(true) => {
+                self.shared.migrated();
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(MigrationError::Database(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell which migrations are pending; tried again");
+                Ok(false)
             }
         }
+    }
+
+    fn forget(&mut self) {
         self.hold = Hold::Cold;
         self.shared.cold();
+    }
+
+    /// Takes in what came last. `false`: there is nothing that could be followed on.
+    async fn catch_up(&mut self) -> Result<bool, DbError> {
+        let Hold::Warm { snapshot, cursor } = &mut self.hold else { return Ok(false) };
+        match self.tail.catch_up(*cursor).await? {
+            Caught::News(news) => {
+                self.metrics.caught_up(news.items.len());
+                snapshot.take_in(news.items);
+                *cursor = news.change_seq;
+                self.reached(news.change_seq);
+                Ok(true)
+            }
+            Caught::Afresh(why) => {
+                tracing::warn!(why = why.as_str(), change_seq = *cursor, "what was loaded is stale: loaded afresh");
+                self.forget();
+                Ok(false)
+            }
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), DbError> {
+        self.forget();
         let begun = Instant::now();
         let loaded = self.tail.load().await?;
         let (cursor, count) = (loaded.change_seq, loaded.computes.len());
         self.metrics.loaded(count + loaded.observed.len());
         let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
         self.hold = Hold::Warm { snapshot, cursor };
+        // What was told of before may have been lost by the database.
+        self.shared.told_again(cursor);
         self.reached(cursor);
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(change_seq = cursor, computes = count, duration_ms, "the state is loaded");
-        Ok(false)
+        Ok(())
+    }
+
+    /// The memory as of now, for a leadership: it has claimed, so it may read. `true`: a catch-up was enough.
+    async fn refresh(&mut self) -> Result<bool, DbError> {
+        let warm = self.catch_up().await?;
+        if !warm {
+            self.load().await?;
+        }
+        Ok(warm)
     }
 
     async fn serve(&mut self, request: Request) {
@@ -252,6 +307,7 @@ impl Follower {
                         // Whoever asked may have given up; then nothing was lent.
                         if answer.send(Ok(loan)).is_ok() {
                             self.shared.cold();
+                            self.metrics.lag(0);
                             self.hold = hold;
                         }
                     }
@@ -271,9 +327,15 @@ impl Follower {
 
     async fn lend(&mut self) -> Result<(Loan, Hold), DbError> {
         let warm = match self.refresh().await {
-            // The session may have been lost while nobody used it.
-            Err(error) if error.is_retryable() => self.refresh().await?,
-            other => other?,
+            Ok(warm) => warm,
+            Err(error) => {
+                // The session may have been lost while nobody used it, or its statements be those of an older schema.
+                tracing::warn!(error = %chain(&error), "the memory is read once more");
+                if !error.is_retryable() {
+                    self.forget();
+                }
+                self.refresh().await?
+            }
         };
         self.last = Instant::now();
         let Hold::Warm { snapshot, cursor } = &self.hold else {

@@ -69,6 +69,10 @@ impl Shared {
         self.heard.fetch_max(change_seq, Ordering::SeqCst);
     }
 
+    pub(super) fn told_again(&self, change_seq: i64) {
+        self.heard.store(change_seq, Ordering::SeqCst);
+    }
+
     pub(super) fn migrated(&self) {
         self.migrated.store(true, Ordering::SeqCst);
     }

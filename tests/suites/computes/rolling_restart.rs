@@ -16,7 +16,7 @@ const ENOUGH: usize = 100;
 
 /// One member's turn: a new process asks the leader to step down; the old one is told to end when the new one leads.
 async fn replace(fleet: &Fleet, old: Controller, name: &str, term: i64) -> Controller {
-    let new = fleet.controller(name).lease("5s", "500ms").as_candidate().start().await;
+    let new = fleet.controller(name).lease("5s", "500ms").memory_door().as_candidate().start().await;
     assert_eq!(new.leads(PATIENCE).await.get(), term);
     old.is(Role::Candidate, PATIENCE).await;
     old.process.terminate();
@@ -30,7 +30,7 @@ async fn replace(fleet: &Fleet, old: Controller, name: &str, term: i64) -> Contr
 async fn rolling_restart_under_load() {
     let Some(fleet) = Fleet::start("rolling_restart_under_load").await else { return };
     let a = fleet.controller("a").lease("5s", "500ms").start_leader().await;
-    let b = fleet.controller("b").lease("5s", "500ms").start().await;
+    let b = fleet.controller("b").lease("5s", "500ms").memory_door().start().await;
     b.is(Role::Candidate, PATIENCE).await;
     let mut agents = Vec::new();
     for name in ["c1", "c2", "c3"] {
@@ -65,6 +65,7 @@ async fn rolling_restart_under_load() {
     assert_eq!(began, ["first", "step_down", "step_down"]);
     assert_eq!(d.leads(PATIENCE).await.get(), 3);
     b.is(Role::Candidate, PATIENCE).await;
+    fleet.memories_agree(&[&b]).await;
 }
 
 /// A client that waits for a generation does not notice that the leader changes in between.

@@ -126,7 +126,8 @@ async fn successor_dies_after_its_claim() {
 #[tokio::test(flavor = "multi_thread")]
 async fn start_as_candidate() {
     let Some(fleet) = Fleet::start("start_as_candidate").await else { return };
-    let a = fleet.controller("a").start_leader().await;
+    let a = fleet.controller("a").memory_door().start_leader().await;
+    register(&fleet, &a, "c1").await;
     let b = fleet.controller("b").as_candidate().start_leader().await;
     a.follows(&b, PATIENCE).await;
     assert_eq!(fleet.history().await[1].1, "step_down");
@@ -153,6 +154,7 @@ async fn start_as_candidate() {
     let refused = a.call("PUT", "/control/v1/step_down").token(&peer).send().await;
     assert_eq!(refused.refusal(), (409, ErrorCode::NotThatLeader), "whoever does not lead cannot step down");
     assert_eq!(b.leads(PATIENCE).await.get(), 2);
+    fleet.memories_agree(&[&a]).await;
 }
 
 pub(super) fn write_migration(dir: &Path, name: &str, up: &str) {

@@ -81,3 +81,29 @@ async fn a_crash_leaves_memories_in_agreement() {
     let d = fleet.controller("d").memory_door().start().await;
     fleet.memories_agree(&[candidate, &d]).await;
 }
+
+/// A leader that was frozen past its lease finds somebody else leading; what it holds then is the memory of a candidate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_comes_back_and_agrees() {
+    let Some(fleet) = Fleet::start("a_frozen_leader_comes_back_and_agrees").await else { return };
+    let a = fleet.controller("a").memory_door().start_leader().await;
+    let b = fleet.controller("b").memory_door().start().await;
+    let agent = fleet.agent("c1").start().await;
+    let body = pgfleet_api::compute::RegisterCompute {
+        agent_url: agent.url().to_owned(),
+        ..registration(Some(marked("first")))
+    };
+    fleet.client(&[&a]).register(&agent.id, &body).await.unwrap();
+    is_warm(&b).await;
+    a.process.freeze().await;
+    b.leads(PATIENCE).await;
+    let client = fleet.client(&[&b]);
+    client.put_spec(&agent.id, &marked("second"), None).await.unwrap();
+    client.register(&"c2".parse().unwrap(), &registration(None)).await.unwrap();
+    client.delete(&"c2".parse().unwrap()).await.unwrap();
+    a.process.thaw();
+    a.follows(&b, PATIENCE).await;
+    fleet.memories_agree(&[&a]).await;
+    assert_eq!(hand_over(&fleet, &b, &a).await, 3);
+    fleet.memories_agree(&[&b]).await;
+}
