@@ -76,7 +76,7 @@ async fn events_until(mut response: Response, last: i64) -> Vec<WatchEvent> {
     loop {
         let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await;
         let chunk = chunk.unwrap_or_else(|_| panic!("no event {last} within {PATIENCE:?}; last: {:?}", events.last()));
-        text.push_str(std::str::from_utf8(&chunk.unwrap().expect("the stream goes on")).unwrap());
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
         while let Some((event, rest)) = text.split_once("\n\n") {
             let data = event.lines().find_map(|line| line.strip_prefix("data: "));
             let id = event.lines().find_map(|line| line.strip_prefix("id: ")?.parse::<i64>().ok());
