@@ -53,6 +53,8 @@ async fn a_wait_crosses_a_hand_over() {
         metric(a.url(), "storage_controller_http_requests_in_flight").await >= 4.0
     })
     .await;
+    // They wait for the generation that was the current one when they began.
+    assert_eq!(put(&fleet, a.url(), "c1", "second").send().await.status, 202);
     step_down_for(&fleet, &a, &b).await;
     b.leads(PATIENCE).await;
     assert!(waits.try_join_next().is_none(), "they go on");
