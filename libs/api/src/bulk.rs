@@ -40,6 +40,11 @@ pub struct WatchEvent {
     pub detail: Value,
 }
 
+/// Query of `POST /control/v1/compute/apply`: there is none, and one that is given is refused, not ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyQuery {}
+
 /// One line that goes into `POST /control/v1/compute/apply`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

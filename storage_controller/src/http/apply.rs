@@ -11,19 +11,20 @@ use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::{Body, BodyDataStream, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{StatusCode, header};
-use pgfleet_api::bulk::{ApplyLine, ApplyOutcome, ApplyResult};
+use pgfleet_api::bulk::{ApplyLine, ApplyOutcome, ApplyQuery, ApplyResult};
 use pgfleet_api::{ComputeId, ErrorBody, ErrorCode};
 use pgfleet_runtime::http::{ApiError, parse_json};
 
 use super::Door;
 use super::error::into_api;
+use super::extract::Asked;
 use super::gate::{Errand, leads_elsewhere};
 use super::pieces::{Piece, Pieces};
 use crate::service::{Asker, Desk};
@@ -42,10 +43,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[utoipa::path(post, path = "/control/v1/compute/apply", tag = "computes",
     request_body(content = ApplyLine, content_type = "application/x-ndjson"), responses(
     (status = 200, body = ApplyResult, content_type = "application/x-ndjson"), (status = 401, body = ErrorBody),
-    (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn apply(
     State(door): State<Door>,
     Extension(caller): Extension<Asker>,
+    Asked(ApplyQuery {}): Asked<ApplyQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     door.desk.leading().map_err(into_api)?;
@@ -121,8 +123,11 @@ fn answer(body: Body) -> Response {
 }
 
 /// The whole request of a client: piece after piece.
-pub(super) fn in_pieces(door: Door, request: Request, next: Next) -> Response {
+pub(super) async fn in_pieces(door: Door, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
+    if let Err(refused) = Asked::<ApplyQuery>::from_request_parts(&mut parts, &door).await {
+        return refused.into_response();
+    }
     // Each piece has its own.
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT] {
         parts.headers.remove(name);

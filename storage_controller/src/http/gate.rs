@@ -49,7 +49,7 @@ pub(super) async fn lead_or_hand_on(State(door): State<Door>, request: Request, 
     let route = request.extensions().get::<MatchedPath>().cloned();
     match route.as_ref().map(MatchedPath::as_str) {
         Some(events::ROUTE) => events::spliced(door, request, next).await,
-        Some(apply::ROUTE) => apply::in_pieces(door, request, next),
+        Some(apply::ROUTE) => apply::in_pieces(door, request, next).await,
         _ => match Errand::read(door, request, next).await {
             Ok(errand) => errand.run().await,
             Err(refused) => refused,

@@ -56,7 +56,10 @@ async fn serve(mut stream: TcpStream, status: &str, writes: &AtomicUsize, reads:
     }
     let body = match request.get(..12).unwrap_or_default() {
         b"GET /status " => status,
-        [b'P', b'U', b'T', ..] => return drop(writes.fetch_add(1, Ordering::SeqCst)),
+        [b'P', b'U', b'T', ..] => {
+            writes.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
         b"GET /control" if request.starts_with(b"GET /control/v1/compute") => {
             if reads.fetch_add(1, Ordering::SeqCst) == 0 {
                 return;

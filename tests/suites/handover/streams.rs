@@ -53,6 +53,8 @@ async fn a_wait_crosses_a_hand_over() {
         metric(a.url(), "storage_controller_http_requests_in_flight").await >= 4.0
     })
     .await;
+    // They wait for the generation that was the current one when they began.
+    assert_eq!(put(&fleet, a.url(), "c1", "second").send().await.status, 202);
     step_down_for(&fleet, &a, &b).await;
     b.leads(PATIENCE).await;
     assert!(waits.try_join_next().is_none(), "they go on");
@@ -76,7 +78,7 @@ async fn events_until(mut response: Response, last: i64) -> Vec<WatchEvent> {
     loop {
         let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await;
         let chunk = chunk.unwrap_or_else(|_| panic!("no event {last} within {PATIENCE:?}; last: {:?}", events.last()));
-        text.push_str(std::str::from_utf8(&chunk.unwrap().expect("the stream goes on")).unwrap());
+        text.push_str(std::str::from_utf8(&chunk.unwrap().unwrap()).unwrap());
         while let Some((event, rest)) = text.split_once("\n\n") {
             let data = event.lines().find_map(|line| line.strip_prefix("data: "));
             let id = event.lines().find_map(|line| line.strip_prefix("id: ")?.parse::<i64>().ok());
@@ -217,6 +219,8 @@ async fn an_apply_crosses_a_hand_over() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (applied as i64, applied as i64), "each once");
     assert_eq!(fleet.history().await.len(), 3);
 
+    let dry = c.call("POST", "/control/v1/compute/apply?dry_run=true").token(&fleet.keys().scope(Scope::Infra));
+    assert_eq!(dry.body(line(1)).send().await.status, 422, "what is not understood is not ignored");
     let stale = json!({"compute_id": "n1", "spec": marked("other"), "if_match": 9}).to_string();
     let call = c.call("POST", "/control/v1/compute/apply").token(&fleet.keys().scope(Scope::Infra));
     let result: ApplyResult = call.body(stale).limit(Duration::from_secs(20)).send().await.json();
