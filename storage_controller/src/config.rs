@@ -58,6 +58,17 @@ pub struct Args {
     /// How long a step-down may take to drain and flush.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub step_down_grace: Duration,
+    /// How long a member that stepped down waits for its successor before it leads again. Default: 1s, or a quarter of a
+    /// lease below 4s. Shorter than --step-down-hold.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub step_down_revert: Option<Duration>,
+    /// How long everybody but the successor leaves a term alone after its step-down. Default: 2s, or half of a lease below
+    /// 4s. Shorter than --lease.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub step_down_hold: Option<Duration>,
+    /// How long a leader does not step down for a migration that failed just before its term.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    pub migration_retry: Duration,
     /// How long one migration may take, and the rehearsal of all of them. One that takes longer is rolled back, and the
     /// leader before leads on.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
@@ -156,6 +167,12 @@ impl Args {
         if self.migration_budget.is_zero() {
             return invalid("--migration-budget", "a migration needs some time");
         }
+        if self.revert().is_zero() || self.revert() >= self.hold() {
+            return invalid("--step-down-revert", "it must be shorter than --step-down-hold");
+        }
+        if self.hold() >= self.lease {
+            return invalid("--step-down-hold", "it must be shorter than --lease");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -166,6 +183,18 @@ impl Args {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    /// How long a member that stepped down waits before it claims again.
+    #[must_use]
+    pub fn revert(&self) -> Duration {
+        self.step_down_revert.unwrap_or_else(|| Duration::from_secs(1).min(self.lease / 4))
+    }
+
+    /// How long the others leave a term alone after its step-down.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.step_down_hold.unwrap_or_else(|| Duration::from_secs(2).min(self.lease / 2))
     }
 
     fn listens_on_loopback(&self) -> bool {
@@ -214,10 +243,16 @@ mod tests {
             (["--lease", "100ms"], "--lease"),
             (["--lease-renew", "4s"], "--lease-renew"),
             (["--lease-margin", "5s"], "--lease-margin"),
+            (["--step-down-revert", "2s"], "--step-down-revert"),
+            (["--step-down-hold", "5s"], "--step-down-hold"),
             (["--advertise", "10.0.0.1:7"], "--advertise"),
             (["--migration-budget", "0s"], "--migration-budget"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }
+        assert!(
+            args(&["--dev", "--lease", "1s", "--lease-renew", "100ms"]).check().is_ok(),
+            "the defaults fit any lease"
+        );
     }
 }

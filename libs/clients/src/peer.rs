@@ -1,9 +1,15 @@
-//! Client of another member of the same cluster: who are you, and please step down.
+//! Client of another member of the same cluster: who are you, please step down, and a stream to notice its end by.
 //!
 //! Who calls it: the leadership room. Invariants: the answers are the rows of the leadership's answer table, so a
-//! refused connection (the process is dead) is never confused with silence (it may be alive); every probe makes its
-//! own connection, because a pooled one that dies under a request could not tell the two apart.
+//! refused connection (the process is dead) is never confused with silence (it may be alive); every probe and every
+//! stream makes its own connection, because a pooled one that dies under a request could not tell the two apart. A
+//! step-down is repeatable, so it may use a connection that is warm.
 
+mod follow;
+mod snapshot;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use pgfleet_api::auth::Scope;
@@ -14,10 +20,13 @@ use reqwest::{Method, RequestBuilder};
 use crate::token::{Grant, Source};
 use crate::transport::{Failure, SetUpError, Wire, join, read_json};
 
+pub use self::follow::{Follow, FollowEnd};
+use self::snapshot::SnapshotReader;
+
 /// A `/status` is below a kilobyte.
 const STATUS_LIMIT: usize = 64 << 10;
-/// A step-down brings the observed state of the whole fleet: some hundred bytes for each of 100,000 computes.
-const SNAPSHOT_LIMIT: usize = 512 << 20;
+/// An idle connection for a step-down is kept for this long; shorter than a member keeps one that is silent.
+const WARM_FOR: Duration = Duration::from_secs(20);
 
 /// Who this member is; a probe with these headers is how the leader learns of its peers.
 #[derive(Debug, Clone)]
@@ -47,6 +56,14 @@ pub enum StepDownError {
     /// It is not that leader; the body says who is, as far as it knows.
     #[error("{address} does not step down: {}", body.msg)]
     NotThatLeader {
+        /// Its base URL.
+        address: String,
+        /// Its reason.
+        body: Box<ErrorBody>,
+    },
+    /// It stays the leader: this member's migration failed a short while ago.
+    #[error("{address} does not step down: {}", body.msg)]
+    MigrationFailedBefore {
         /// Its base URL.
         address: String,
         /// Its reason.
@@ -89,9 +106,13 @@ pub enum StepDownError {
 /// Client of a cluster's other members. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PeerClient {
-    http: reqwest::Client,
+    /// A new connection for each request.
+    probe: reqwest::Client,
+    /// Keeps a connection to whom it spoke to last.
+    warm: reqwest::Client,
     tokens: Source,
     identity: Identity,
+    reached: Arc<AtomicI64>,
 }
 
 impl PeerClient {
@@ -100,13 +121,29 @@ impl PeerClient {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn new(identity: Identity, tokens: Source) -> Result<Self, SetUpError> {
-        let http = Wire { connect_timeout: Duration::from_secs(1), idle_per_host: 0 }.client()?;
-        Ok(Self { http, tokens, identity })
+        let connect_timeout = Duration::from_secs(1);
+        let probe = Wire { connect_timeout, idle_per_host: 0 }.client()?;
+        let warm = Wire { connect_timeout, idle_per_host: 1 }.client_that_keeps(WARM_FOR)?;
+        Ok(Self { probe, warm, tokens, identity, reached: Arc::default() })
+    }
+
+    /// Notes the last change that this member's memory has reached; every later request says so.
+    pub fn note_reached(&self, change_seq: i64) {
+        self.reached.store(change_seq, Ordering::Relaxed);
+    }
+
+    /// Opens a connection to the member at `address` for a step-down that may come, or finds that there is one.
+    pub async fn warm_up(&self, address: &str, timeout: Duration) {
+        let request = self.request(&self.warm, Method::GET, address, "/status").timeout(timeout);
+        if let Ok(response) = request.send().await {
+            // A body that was read to its end gives its connection back.
+            drop(read_json::<ControllerStatus>(response, STATUS_LIMIT).await);
+        }
     }
 
     /// Asks the member at `address` what it is.
     pub async fn status(&self, address: &str, timeout: Duration) -> PeerAnswer {
-        let request = self.request(Method::GET, address, "/status", timeout);
+        let request = self.request(&self.probe, Method::GET, address, "/status").timeout(timeout);
         let answer = async {
             let response = request.send().await.map_err(|error| Failure::from(&error))?;
             if !response.status().is_success() {
@@ -121,7 +158,8 @@ impl PeerClient {
         }
     }
 
-    /// Asks the member at `address` to step down; without a request, whoever it is. Repeatable.
+    /// Asks the member at `address` to step down; without a request, whoever it is. Repeatable. Its answer brings the
+    /// observed state of the whole fleet, however large: `patience` is for the answer to begin and then for each piece.
     ///
     /// # Errors
     /// See [`StepDownError`].
@@ -129,20 +167,62 @@ impl PeerClient {
         &self,
         address: &str,
         request: Option<&StepDownRequest>,
-        timeout: Duration,
+        patience: Duration,
     ) -> Result<StepDownResponse, StepDownError> {
-        let call = self.request(Method::PUT, address, "/control/v1/step_down", timeout);
+        self.ask_step_down(address, "/control/v1/step_down", request, patience).await
+    }
+
+    /// The same for a member that knows the observed state already: the answer brings none of it.
+    ///
+    /// # Errors
+    /// See [`StepDownError`].
+    pub async fn step_down_warm(
+        &self,
+        address: &str,
+        request: Option<&StepDownRequest>,
+        patience: Duration,
+    ) -> Result<StepDownResponse, StepDownError> {
+        self.ask_step_down(address, "/control/v1/step_down?snapshot=none", request, patience).await
+    }
+
+    async fn ask_step_down(
+        &self,
+        address: &str,
+        path: &str,
+        request: Option<&StepDownRequest>,
+        patience: Duration,
+    ) -> Result<StepDownResponse, StepDownError> {
+        let call = self.request(&self.warm, Method::PUT, address, path);
         let call = match request {
             Some(body) => call.json(body),
             None => call,
         };
-        let response = call.send().await.map_err(|error| failed(address, Failure::from(&error)))?;
+        let failed = |failure| failed(address, failure);
+        let answer = tokio::time::timeout(patience, call.send()).await.map_err(|_| failed(Failure::Timeout))?;
+        let mut response = answer.map_err(|error| failed(Failure::from(&error)))?;
         let status = response.status().as_u16();
-        if response.status().is_success() {
-            return read_json(response, SNAPSHOT_LIMIT).await.map_err(|failure| failed(address, failure));
+        if !response.status().is_success() {
+            let body = tokio::time::timeout(patience, read_json::<ErrorBody>(response, STATUS_LIMIT)).await;
+            return Err(refused(address, status, body.ok().and_then(Result::ok)));
         }
-        let body = read_json::<ErrorBody>(response, STATUS_LIMIT).await;
-        Err(refused(address, status, body.ok()))
+        let mut reader = SnapshotReader::default();
+        loop {
+            let piece = tokio::time::timeout(patience, response.chunk()).await.map_err(|_| failed(Failure::Timeout))?;
+            match piece.map_err(|error| failed(Failure::from(&error)))? {
+                Some(piece) => reader.take_in(&piece).map_err(failed)?,
+                None => return reader.finish().map_err(failed),
+            }
+        }
+    }
+
+    /// Opens a stream of where the member at `address` stands; the first line is there within `patience`.
+    ///
+    /// # Errors
+    /// [`FollowEnd`], of which only [`FollowEnd::Refused`] says something about its process.
+    pub async fn follow(&self, address: &str, patience: Duration) -> Result<Follow, FollowEnd> {
+        let request = self.request(&self.probe, Method::GET, address, "/control/v1/follow");
+        let answer = tokio::time::timeout(patience, request.send()).await.map_err(|_| FollowEnd::Silent)?;
+        Follow::begin(answer.map_err(|error| FollowEnd::from(Failure::from(&error)))?)
     }
 
     /// Reads the key file now, before the one repetition after [`StepDownError::Unauthorized`].
@@ -150,12 +230,13 @@ impl PeerClient {
         self.tokens.reload();
     }
 
-    fn request(&self, method: Method, address: &str, path: &str, timeout: Duration) -> RequestBuilder {
-        let request = self.http.request(method, join(address, path)).timeout(timeout);
-        let request = request
+    fn request(&self, http: &reqwest::Client, method: Method, address: &str, path: &str) -> RequestBuilder {
+        let request = http
+            .request(method, join(address, path))
             .header(headers::MEMBER_INSTANCE, self.identity.instance_id.to_string())
             .header(headers::MEMBER_ADDRESS, &self.identity.address)
-            .header(headers::MEMBER_VERSION, &self.identity.version);
+            .header(headers::MEMBER_VERSION, &self.identity.version)
+            .header(headers::MEMBER_CHANGE_SEQ, self.reached.load(Ordering::Relaxed));
         match self.tokens.token(&Grant::of(Scope::ControllerPeer)) {
             Ok(Some(token)) => request.bearer_auth(token),
             Ok(None) => request,
@@ -177,6 +258,9 @@ fn refused(address: &str, status: u16, body: Option<ErrorBody>) -> StepDownError
         }
         (_, Some(body)) if body.code == ErrorCode::NotThatLeader => {
             StepDownError::NotThatLeader { address, body: Box::new(body) }
+        }
+        (_, Some(body)) if body.code == ErrorCode::MigrationFailedBefore => {
+            StepDownError::MigrationFailedBefore { address, body: Box::new(body) }
         }
         (_, Some(body)) => StepDownError::Other { address, reason: format!("{status}: {}", body.msg) },
         (_, None) => StepDownError::Other { address, reason: format!("answered {status} without a reason") },
@@ -231,9 +315,16 @@ mod tests {
         let status = json!({"role": "leader", "instance_id": InstanceId::generate(), "address": "a", "version": "v",
             "term": 3, "leader": null});
         let fake = Fake::start(vec![Reply::json(200, &status)]).await;
-        assert!(matches!(client().status(&fake.url, PATIENCE).await, PeerAnswer::Status(_)));
+        let client = client();
+        client.note_reached(42);
+        assert!(matches!(client.status(&fake.url, PATIENCE).await, PeerAnswer::Status(_)));
         let seen = fake.seen().await;
-        for header in ["x-pgfleet-instance: ", "x-pgfleet-address: http://127.0.0.1:7", "x-pgfleet-version: 1.2.3"] {
+        for header in [
+            "x-pgfleet-instance: ",
+            "x-pgfleet-address: http://127.0.0.1:7",
+            "x-pgfleet-version: 1.2.3",
+            "x-pgfleet-change-seq: 42",
+        ] {
             assert!(seen[0].contains(header), "{header} in {}", seen[0]);
         }
         assert!(seen[0].contains("authorization: Bearer t0k3n"));
@@ -248,6 +339,11 @@ mod tests {
         let fake = Fake::start(vec![Reply::json(409, &json!({"code": "not_that_leader", "msg": "m"}))]).await;
         let error = client.step_down(&fake.url, None, PATIENCE).await.unwrap_err();
         assert!(matches!(error, StepDownError::NotThatLeader { .. }), "{error}");
+        let fake = Fake::start(vec![Reply::json(409, &json!({"code": "migration_failed_before", "msg": "m"}))]).await;
+        let error = client.step_down_warm(&fake.url, None, PATIENCE).await.unwrap_err();
+        assert!(matches!(error, StepDownError::MigrationFailedBefore { .. }), "{error}");
+        let seen = fake.seen().await;
+        assert!(seen[0].starts_with("PUT /control/v1/step_down?snapshot=none "), "{}", seen[0]);
         let fake = Fake::start(vec![Reply::json(403, &json!({"code": "forbidden", "msg": "m"}))]).await;
         let error = client.step_down(&fake.url, None, PATIENCE).await.unwrap_err();
         assert!(matches!(error, StepDownError::Unauthorized { status: 403, .. }), "{error}");

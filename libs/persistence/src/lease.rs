@@ -4,19 +4,21 @@
 //! statement, hence one commit; a claim compares and sets, and its outcome is known before a [`LeaderTerm`] is minted;
 //! an error always leaves the session usable again, by making a new connection at the next call.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgfleet_api::controller::LeaderView;
 use pgfleet_api::{ClusterId, InstanceId, Term};
 use pgfleet_domain::leadership::{Began, Seen};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::compat::{MEMBER_LOCK, compat_in};
 use crate::config::application_name;
 use crate::database::Database;
-use crate::error::DbError;
+use crate::error::{DbError, ErrorClass};
 use crate::records::Ended;
 use crate::session::Session;
 use crate::term::LeaderTerm;
@@ -32,6 +34,8 @@ pub struct Claim {
     pub address: String,
     /// Length of its lease.
     pub lease_ms: i64,
+    /// Newest migration that the claimer would run; `None`: nothing is pending, its newest embedded one has run.
+    pub target_schema: Option<String>,
     /// Why it may claim; also how the history says that the old term ended, if its leader did not.
     pub how: Began,
 }
@@ -73,6 +77,34 @@ pub struct LeaseSession {
 struct Open {
     session: Session,
     backend_pid: i32,
+    /// Prepared at their first use: each saves a round trip where a hand-over waits for it.
+    prepared: Mutex<BTreeMap<&'static str, Statement>>,
+}
+
+impl Open {
+    async fn prepare(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.session.client().prepare(sql).await?;
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    async fn execute(&self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, tokio_postgres::Error> {
+        let statement = self.prepare(sql).await?;
+        self.session.client().execute(&statement, params).await
+    }
+
+    async fn query(
+        &self,
+        sql: &'static str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statement = self.prepare(sql).await?;
+        self.session.client().query(&statement, params).await
+    }
 }
 
 impl std::fmt::Debug for Open {
@@ -141,6 +173,13 @@ const RELEASE: &str = "
     )
     SELECT pg_notify('pgfleet_leader', term::text) FROM freed";
 
+const TERMINATE: &str = "
+    SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = $1 AND pid <> pg_backend_pid()";
+
+/// Between two looks at whether the sessions of an old leader have left: a takeover waits for it.
+const SESSIONS_POLL: Duration = Duration::from_millis(1);
+
 impl LeaseSession {
     /// A session that will connect when it is first used.
     #[must_use]
@@ -153,7 +192,21 @@ impl LeaseSession {
     /// # Errors
     /// Any [`DbError`]; the next call connects anew.
     pub async fn read(&mut self) -> Result<Option<LeaderView>, DbError> {
-        self.run("read the leader row", async |client| read_row(client).await).await
+        const DOING: &str = "read the leader row";
+        let rows = self.run(DOING, async |open| open.query(READ, &[]).await.map_err(DbError::query(DOING))).await?;
+        Ok(rows.first().map(leader_row))
+    }
+
+    /// Prepares what a claim and its renewals will say, while nothing waits for it.
+    ///
+    /// # Errors
+    /// Any [`DbError`]; everything works without it, only later.
+    pub async fn warm_up(&mut self) -> Result<(), DbError> {
+        const DOING: &str = "prepared the statements of a claim";
+        for sql in [claim_seen(&self.db), RENEW, RELEASE, TERMINATE] {
+            self.run(DOING, async |open| open.prepare(sql).await.map(drop).map_err(DbError::query(DOING))).await?;
+        }
+        Ok(())
     }
 
     /// Claims leadership of the row as it was seen. A leader that did not consent must have been dealt with by
@@ -169,7 +222,7 @@ impl LeaseSession {
         let me = self.db.instance_id();
         let backend_pid = self.connected().await?.backend_pid;
         let db = Arc::clone(&self.db);
-        let first = self.run("claimed leadership", async |client| claim_once(client, &db, claim).await).await;
+        let first = self.run("claimed leadership", async |open| claim_once(open, &db, claim).await).await;
         match first {
             Ok(Some((term, cluster_id))) => Ok(ClaimOutcome::Won(LeaderTerm::mint(term, cluster_id, me))),
             Ok(None) => self.settle(claim, None).await,
@@ -188,8 +241,8 @@ impl LeaseSession {
     pub async fn renew(&mut self, term: &LeaderTerm) -> Result<Renewed, DbError> {
         let (number, me) = (term.term().get(), term.instance_id().0);
         let rows = self
-            .run("renewed the lease", async |client| {
-                client.execute(RENEW, &[&number, &me]).await.map_err(DbError::query("renewed the lease"))
+            .run("renewed the lease", async |open| {
+                open.execute(RENEW, &[&number, &me]).await.map_err(DbError::query("renewed the lease"))
             })
             .await?;
         Ok(if rows == 1 { Renewed::Yes } else { Renewed::NotMine })
@@ -203,9 +256,8 @@ impl LeaseSession {
     pub async fn release(&mut self, term: &LeaderTerm, how: Ended, note: Option<&str>) -> Result<bool, DbError> {
         let (number, me, word) = (term.term().get(), term.instance_id().0, how.as_str());
         let rows = self
-            .run("released the leader row", async |client| {
-                client
-                    .query(RELEASE, &[&number, &me, &word, &note])
+            .run("released the leader row", async |open| {
+                open.query(RELEASE, &[&number, &me, &word, &note])
                     .await
                     .map_err(DbError::query("released the leader row"))
             })
@@ -228,12 +280,12 @@ impl LeaseSession {
         let mut told = std::collections::BTreeSet::new();
         loop {
             let pids =
-                self.run("ended the sessions of the old leader", async |client| terminate(client, &name).await).await?;
+                self.run("ended the sessions of the old leader", async |open| terminate(open, &name).await).await?;
             told.extend(pids.iter().copied());
             if pids.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok(EndedSessions { ended: told.len(), left: pids.len() });
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(SESSIONS_POLL).await;
         }
     }
 
@@ -245,7 +297,9 @@ impl LeaseSession {
             let (pid, name) = (*pid, application_name(me));
             let deadline = tokio::time::Instant::now() + self.db.connector().patience();
             while self
-                .run("ended the session of a lost claim", async |client| terminate_one(client, pid, &name).await)
+                .run("ended the session of a lost claim", async |open| {
+                    terminate_one(open.session.client(), pid, &name).await
+                })
                 .await?
             {
                 if tokio::time::Instant::now() >= deadline {
@@ -269,7 +323,7 @@ impl LeaseSession {
     /// Nothing was claimed: because the row is not as it was seen, or because the schema is too new for this build.
     async fn lost_or_shut_out(&mut self) -> Result<ClaimOutcome, DbError> {
         let number = self.db.release().number();
-        match self.run("read the schema's compatibility", async |client| compat_in(client).await).await? {
+        match self.run("read the schema's compatibility", async |open| compat_in(open.session.client()).await).await? {
             Some(compat) if !compat.lets_lead(number) => {
                 Err(DbError::SchemaTooNew { number, lowest: compat.lowest_writer })
             }
@@ -293,7 +347,7 @@ impl LeaseSession {
                     .await
                     .map_err(DbError::query("opened the lease session"))?
                     .get(0);
-                Open { session, backend_pid }
+                Open { session, backend_pid, prepared: Mutex::default() }
             }
         };
         Ok(self.open.insert(open))
@@ -304,12 +358,13 @@ impl LeaseSession {
     async fn run<T>(
         &mut self,
         doing: &'static str,
-        ask: impl AsyncFnOnce(&Client) -> Result<T, DbError>,
+        ask: impl AsyncFnOnce(&Open) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         let patience = self.db.connector().patience();
         let open = self.connected().await?;
-        let answer = bounded(patience, doing, ask(open.session.client())).await;
-        if answer.as_ref().is_err_and(DbError::ends_session) {
+        let answer = bounded(patience, doing, ask(open)).await;
+        // A statement that does not fit the tables any more would fail for ever on this session.
+        if answer.as_ref().is_err_and(|error| error.ends_session() || error.class() == ErrorClass::Other) {
             self.open = None;
         }
         answer
@@ -335,31 +390,30 @@ fn as_seen(row: Option<&LeaderView>, claim: &Claim) -> bool {
     }
 }
 
-async fn claim_once(client: &Client, db: &Database, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
-    let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
-    let (me, target, number) = (db.instance_id(), db.release().newest(), db.release().number());
-    let row = match claim.seen {
-        None => client.query_opt(CLAIM_FREE, &[&floor, &me.0, address, &claim.lease_ms, &how, &target]).await,
-        Some(seen) => {
-            let (term, old) = (seen.term.get(), seen.instance_id.0);
-            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
-                [&floor, &me.0, address, &claim.lease_ms, &how, &target, &term, &old, &seen.renewals, &number];
-            client.query_opt(if db.is_gated() { CLAIM_SEEN } else { CLAIM_SEEN_UNGATED }, &params).await
-        }
-    };
-    let row = row.map_err(DbError::query("claimed leadership"))?;
-    Ok(row.map(|row| (Term(row.get(0)), ClusterId(row.get(1)))))
+/// The claim of a row that was seen, as this schema allows it.
+fn claim_seen(db: &Database) -> &'static str {
+    if db.is_gated() { CLAIM_SEEN } else { CLAIM_SEEN_UNGATED }
 }
 
-async fn terminate(client: &Client, name: &str) -> Result<Vec<i32>, DbError> {
-    let rows = client
-        .query(
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE application_name = $1 AND pid <> pg_backend_pid()",
-            &[&name],
-        )
-        .await
-        .map_err(DbError::query("ended the sessions of the old leader"))?;
+async fn claim_once(open: &Open, db: &Database, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
+    let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
+    let (me, number) = (db.instance_id(), db.release().number());
+    let target = claim.target_schema.clone().unwrap_or_else(|| db.release().newest().to_owned());
+    let rows = match claim.seen {
+        None => open.query(CLAIM_FREE, &[&floor, &me.0, address, &claim.lease_ms, &how, &target]).await,
+        Some(seen) => {
+            let (term, old) = (seen.term.get(), seen.instance_id.0);
+            let params: [&(dyn ToSql + Sync); 10] =
+                [&floor, &me.0, address, &claim.lease_ms, &how, &target, &term, &old, &seen.renewals, &number];
+            open.query(claim_seen(db), &params).await
+        }
+    };
+    let rows = rows.map_err(DbError::query("claimed leadership"))?;
+    Ok(rows.first().map(|row| (Term(row.get(0)), ClusterId(row.get(1)))))
+}
+
+async fn terminate(open: &Open, name: &str) -> Result<Vec<i32>, DbError> {
+    let rows = open.query(TERMINATE, &[&name]).await.map_err(DbError::query("ended the sessions of the old leader"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -372,11 +426,6 @@ async fn terminate_one(client: &Client, pid: i32, name: &str) -> Result<bool, Db
         .await
         .map_err(DbError::query("ended the session of a lost claim"))?;
     Ok(!rows.is_empty())
-}
-
-pub(crate) async fn read_row(client: &Client) -> Result<Option<LeaderView>, DbError> {
-    let row = client.query_opt(READ, &[]).await.map_err(DbError::query("read the leader row"))?;
-    Ok(row.as_ref().map(leader_row))
 }
 
 fn leader_row(row: &Row) -> LeaderView {

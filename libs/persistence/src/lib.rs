@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
+//!            └─ listen ──▶ Notices                                                           (a session each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
 //! ```
@@ -21,6 +22,7 @@ mod error;
 mod lease;
 mod load;
 mod migrate;
+mod notices;
 mod records;
 mod rehearse;
 mod release;
@@ -39,6 +41,7 @@ pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationOptions};
+pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
 pub use rehearse::Rehearsed;

@@ -6,9 +6,10 @@
 //! [`crate::DbError::class`] reads the code the server sent. Loads, lists, history and migrations stay with diesel;
 //! both ways share the one connector below, so TLS and session settings cannot differ.
 //!
-//! Called by: `lease`, `writer`, `database`, `migrate`. Invariants: every session carries the instance's
+//! Called by: `lease`, `notices`, `writer`, `database`, `migrate`. Invariants: every session carries the instance's
 //! `application_name` and the limits of [`SessionKind`]; dropping a [`Session`] closes its connection.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,19 @@ use diesel_async::AsyncPgConnection;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{DatabaseConfig, Target, application_name};
 use crate::error::DbError;
+use crate::notices::Notice;
+
+/// Notices that wait for their reader before the connection is read no further.
+const NOTICES: usize = 256;
 
 /// What a connection is for; decides its server-side limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +41,8 @@ pub(crate) enum SessionKind {
     Pool,
     /// A migration may run long, but waits for a lock no longer than the others.
     Migration,
+    /// LISTEN: waits for ever.
+    Listen,
 }
 
 /// Makes connections, all in the same way.
@@ -80,18 +89,28 @@ impl Connector {
     }
 
     pub(crate) async fn session(&self, kind: SessionKind) -> Result<Session, DbError> {
+        self.open(kind, None).await
+    }
+
+    /// A session whose notifications come out of the channel, which ends with it.
+    pub(crate) async fn listening(&self) -> Result<(Session, mpsc::Receiver<Notice>), DbError> {
+        let (told, heard) = mpsc::channel(NOTICES);
+        Ok((self.open(SessionKind::Listen, Some(told)).await?, heard))
+    }
+
+    async fn open(&self, kind: SessionKind, told: Option<mpsc::Sender<Notice>>) -> Result<Session, DbError> {
         let config = self.configured(kind);
         let connect = async {
             let mut driver = JoinSet::new();
             let client = match &self.tls {
                 Some(tls) => {
                     let (client, connection) = config.connect(tls.clone()).await?;
-                    driver.spawn(async move { log_end(connection.await) });
+                    driver.spawn(drive(connection, told));
                     client
                 }
                 None => {
                     let (client, connection) = config.connect(NoTls).await?;
-                    driver.spawn(async move { log_end(connection.await) });
+                    driver.spawn(drive(connection, told));
                     client
                 }
             };
@@ -144,6 +163,7 @@ fn settings(kind: SessionKind, lease: Duration) -> String {
         SessionKind::Control => (lease_ms * 3 / 5, lease_ms / 4),
         SessionKind::Pool => (30_000, lease_ms / 4),
         SessionKind::Migration => (0, lease_ms * 4),
+        SessionKind::Listen => (0, lease_ms / 4),
     };
     let keepalive_s = (lease_ms / 5000).max(1);
     [
@@ -203,9 +223,26 @@ fn roots_from(path: &std::path::Path) -> Result<rustls::RootCertStore, DbError> 
     Ok(roots)
 }
 
-fn log_end(end: Result<(), tokio_postgres::Error>) {
-    if let Err(error) = end {
-        tracing::debug!(%error, "a database connection ended");
+/// Moves the bytes of a connection until it ends, and hands on what the server says by itself.
+async fn drive<S, T>(mut connection: Connection<S, T>, told: Option<mpsc::Sender<Notice>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        match (message, &told) {
+            (Ok(AsyncMessage::Notification(said)), Some(told)) => {
+                let notice = Notice { channel: said.channel().to_owned(), payload: said.payload().to_owned() };
+                if told.send(notice).await.is_err() {
+                    return;
+                }
+            }
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::debug!(%error, "a database connection ended");
+                return;
+            }
+        }
     }
 }
 

@@ -123,6 +123,7 @@ impl Gates {
 
     async fn tell_pending(&self) {
         self.metrics.migrations_pending(self.pending.len());
+        self.chair.set_pending(self.pending.last().cloned()).await;
     }
 
     /// Opens the sessions of a later leadership while nobody waits for it.

@@ -38,7 +38,7 @@ use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::SweepSettings;
 use crate::reconcile::ReconcileMetrics;
-use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use crate::service::{DatabaseMetrics, Desk, Office};
 use gates::Gates;
 use work::{Ingredients, Prepared};
 
@@ -124,6 +124,8 @@ impl App {
             database: database.clone(),
             peers: peers.clone(),
             take_up: work::take_up(ingredients),
+            // A member whose memory follows the leader's says so here.
+            warm: Arc::new(|| false),
             pauses,
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
@@ -231,7 +233,9 @@ fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {
             renew: args.lease_renew,
             lease: args.lease,
             margin: args.margin(),
-            hold: Duration::from_millis(HOLD_MS),
+            hold: args.hold(),
+            revert: args.revert(),
+            migration_retry: args.migration_retry,
         },
         step_down_timeout: args.step_down_timeout,
         step_down_grace: args.step_down_grace,

@@ -1,6 +1,5 @@
 //! What a leader does: migrate, load, open the office, start writer, engine and sweep; and the way back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::task::JoinSet;
 
 use crate::agents::Agents;
-use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
+use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Snapshot, SweepSettings, sweep};
 use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
@@ -71,7 +70,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
         let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran.ok_or(TakeUpError::Ended)??;
+        ran.ok_or(TakeUpError::CutShort)??;
     }
     timed(Phase::Migrate, begun);
 
@@ -83,6 +82,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     timed(Phase::Load, begun);
 
     let begun = Instant::now();
+    mandate.chair.note_reached(loaded.change_seq);
     let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
     for (id, observed) in std::mem::take(&mut mandate.handed_over) {
         snapshot.observed(&id, Call::Probe, observed);
@@ -122,7 +122,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, change_seq: i64) -> (Writer, TaskGroup) {
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot)),
+        on_commit: Some(remember(snapshot, mandate.chair.clone())),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -158,9 +158,10 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
 }
 
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+fn remember(snapshot: &Snapshot, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     let snapshot = snapshot.clone();
     Arc::new(move |committed| {
+        chair.note_reached(committed.change_seq);
         if let Some(record) = &committed.record {
             snapshot.committed(record.clone());
         }
@@ -194,7 +195,16 @@ impl Work for Leadership {
         .boxed()
     }
 
-    fn observed(&self) -> BTreeMap<ComputeId, Observed> {
-        self.snapshot.all_observed()
+    fn observed(&self) -> Arc<dyn Observations> {
+        Arc::new(Seen(self.snapshot.clone()))
+    }
+}
+
+/// What the window saw last; it outlives the leadership until the successor has read it.
+struct Seen(Snapshot);
+
+impl Observations for Seen {
+    fn page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
+        self.0.observed_page(after, limit)
     }
 }

@@ -27,6 +27,8 @@ pub(super) const READERS: Scopes = Scopes {
     allowed: &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer],
     named: "scope admin, infra, viewer or controller_peer",
 };
+/// Routes that change who leads.
+pub(super) const OPERATORS: Scopes = Scopes { allowed: &[Scope::Admin], named: "scope admin" };
 /// Routes for the other members, and for an operator in their place.
 pub(super) const PEERS: Scopes =
     Scopes { allowed: &[Scope::ControllerPeer, Scope::Admin], named: "scope controller_peer or admin" };

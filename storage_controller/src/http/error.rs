@@ -6,18 +6,15 @@ use pgfleet_api::{ErrorBody, ErrorCode};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::http::ApiError;
 
-use crate::service::ServiceError;
+use crate::service::{ServiceError, StepDownRefusal, TakeOverRefusal};
 
 /// The answer to an error of the desk. What is our own trouble is logged here, once, with its causes.
 pub(super) fn into_api(error: ServiceError) -> ApiError {
     let msg = error.to_string();
     match error {
         ServiceError::NotLeading { role, leader } => not_leading(role, leader),
-        ServiceError::NotThatLeader(other) => {
-            let mut body = ErrorBody::new(ErrorCode::NotThatLeader, msg);
-            body.leader = other.leader;
-            ApiError::with_body(StatusCode::CONFLICT, body)
-        }
+        ServiceError::StepDown(refusal) => stays(refusal, msg),
+        ServiceError::TakeOver(refusal) => no_take_over(refusal, msg),
         ServiceError::UnknownCompute(_) => ApiError::new(StatusCode::NOT_FOUND, ErrorCode::UnknownCompute, msg),
         ServiceError::NoSpec(_) => ApiError::new(StatusCode::CONFLICT, ErrorCode::NoSpec, msg),
         ServiceError::Rule(rule) => {
@@ -39,6 +36,33 @@ pub(super) fn into_api(error: ServiceError) -> ApiError {
         ServiceError::Database(source) => {
             tracing::warn!("a read failed: {}", chain(&source));
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::DatabaseAway, msg).retry_after(1).not_executed()
+        }
+    }
+}
+
+/// This member does not step down.
+fn stays(refusal: StepDownRefusal, msg: String) -> ApiError {
+    let (code, leader) = match refusal {
+        StepDownRefusal::NotThatLeader { leader } => (ErrorCode::NotThatLeader, leader),
+        StepDownRefusal::MigrationFailedBefore { leader, .. } => (ErrorCode::MigrationFailedBefore, leader),
+    };
+    let mut body = ErrorBody::new(code, msg);
+    body.leader = leader;
+    ApiError::with_body(StatusCode::CONFLICT, body)
+}
+
+/// This member did not take over.
+fn no_take_over(refusal: TakeOverRefusal, msg: String) -> ApiError {
+    match refusal {
+        TakeOverRefusal::CannotLead => ApiError::new(StatusCode::CONFLICT, ErrorCode::CannotLead, msg),
+        TakeOverRefusal::MigrationFailedBefore => {
+            ApiError::new(StatusCode::CONFLICT, ErrorCode::MigrationFailedBefore, msg)
+        }
+        TakeOverRefusal::Unauthorized => ApiError::new(StatusCode::CONFLICT, ErrorCode::NotThatLeader, msg),
+        TakeOverRefusal::NotInTime { leader } => {
+            let mut body = ErrorBody::new(ErrorCode::Timeout, msg);
+            body.leader = leader;
+            ApiError::with_body(StatusCode::SERVICE_UNAVAILABLE, body).retry_after(1)
         }
     }
 }

@@ -5,12 +5,13 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use pgfleet_api::auth::Scope;
-use pgfleet_api::controller::{ControllerStatus, Role};
-use pgfleet_api::{ErrorBody, InstanceId, headers};
+use pgfleet_api::controller::ControllerStatus;
+use pgfleet_api::{ErrorBody, headers};
 use pgfleet_runtime::http::ApiError;
 
 use super::Door;
 use super::error::into_api;
+use crate::service::Peer;
 
 /// The process is healthy, whatever its role.
 #[utoipa::path(get, path = "/live", tag = "health", responses((status = 200)))]
@@ -33,25 +34,30 @@ pub(super) async fn leader(State(door): State<Door>) -> Result<StatusCode, ApiEr
 /// What this member is. A peer that shows a `controller_peer` token is noted as a member.
 #[utoipa::path(get, path = "/status", tag = "health", responses((status = 200, body = ControllerStatus)))]
 pub(super) async fn status(State(door): State<Door>, given: HeaderMap) -> Json<ControllerStatus> {
-    let status = door.desk.status();
-    if status.role == Role::Leader {
-        note_peer(&door, &given);
+    if let Some(peer) = peer_of(&given).filter(|_| is_peer(&door, &given)) {
+        door.desk.leadership().heard_of(peer);
     }
-    Json(status)
+    Json(door.desk.status())
 }
 
-fn note_peer(door: &Door, given: &HeaderMap) {
+/// Whom the headers name as the asking member.
+pub(super) fn peer_of(given: &HeaderMap) -> Option<Peer> {
     let text = |name: &str| given.get(name)?.to_str().ok();
-    let (Some(instance), Some(address)) = (text(headers::MEMBER_INSTANCE), text(headers::MEMBER_ADDRESS)) else {
-        return;
-    };
-    let trusted = door
-        .verifier
+    let change_seq = text(headers::MEMBER_CHANGE_SEQ).and_then(|number| number.parse().ok());
+    Some(Peer {
+        instance_id: text(headers::MEMBER_INSTANCE)?.parse().ok()?,
+        address: text(headers::MEMBER_ADDRESS)?.to_owned(),
+        version: text(headers::MEMBER_VERSION).unwrap_or_default().to_owned(),
+        // A member that follows nothing has reached nothing.
+        change_seq: change_seq.filter(|number| *number > 0),
+    })
+}
+
+/// The route is open, so the token is looked at here.
+fn is_peer(door: &Door, given: &HeaderMap) -> bool {
+    door.verifier
         .as_ref()
-        .is_none_or(|verifier| verifier.verify(given).is_ok_and(|claims| claims.scope == Some(Scope::ControllerPeer)));
-    if let (true, Ok(peer)) = (trusted, instance.parse::<InstanceId>()) {
-        door.desk.leadership().heard_of(peer, address, text(headers::MEMBER_VERSION).unwrap_or_default());
-    }
+        .is_none_or(|verifier| verifier.verify(given).is_ok_and(|claims| claims.scope == Some(Scope::ControllerPeer)))
 }
 
 /// Prometheus' page.

@@ -39,7 +39,7 @@ pub struct Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 13] = [
+pub const ROUTES: [&str; 16] = [
     "/live",
     "/ready",
     "/leader",
@@ -47,7 +47,10 @@ pub const ROUTES: [&str; 13] = [
     "/metrics",
     "/openapi.json",
     "/control/v1/step_down",
+    "/control/v1/take_over",
+    "/control/v1/follow",
     "/control/v1/leader",
+    "/control/v1/leader/history",
     "/control/v1/controllers",
     "/control/v1/compute",
     "/control/v1/compute/{compute_id}",
@@ -69,6 +72,7 @@ fn routes(door: &Door) -> OpenApiRouter<Door> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(open())
         .merge(peers().layer(needs(auth::PEERS)))
+        .merge(operators().layer(needs(auth::OPERATORS)))
         .merge(any_role().layer(needs(auth::READERS)))
         .merge(reads().layer(gate()).layer(needs(auth::READERS)))
         .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
@@ -86,12 +90,17 @@ fn open() -> OpenApiRouter<Door> {
 
 /// Between members; never forwarded.
 fn peers() -> OpenApiRouter<Door> {
-    OpenApiRouter::new().routes(routes!(controller::step_down))
+    OpenApiRouter::new().routes(routes!(controller::step_down)).routes(routes!(controller::follow))
+}
+
+/// Meant for this very member; never forwarded.
+fn operators() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(controller::take_over))
 }
 
 /// Answered in every role.
 fn any_role() -> OpenApiRouter<Door> {
-    OpenApiRouter::new().routes(routes!(controller::leader_row))
+    OpenApiRouter::new().routes(routes!(controller::leader_row)).routes(routes!(controller::leader_history))
 }
 
 /// Executed by the leader; change nothing.
@@ -120,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_counted() {
-        let all = open().merge(peers()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
         let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
         let counted: BTreeSet<_> =
             ROUTES.iter().filter(|route| **route != "/openapi.json").map(|route| (*route).to_owned()).collect();
@@ -129,7 +138,7 @@ mod tests {
 
     #[test]
     fn every_described_error_has_our_body() {
-        let all = open().merge(peers()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
         let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {

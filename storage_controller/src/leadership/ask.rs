@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgfleet_api::controller::{Candidate, LeaderRef, StepDownRequest, StepDownResponse, StepDownTarget};
+use pgfleet_api::controller::{LeaderRef, StepDownRequest, StepDownResponse};
 use pgfleet_clients::peer::{PeerAnswer, PeerClient, StepDownError};
 use pgfleet_clients::transport::Failure;
 use pgfleet_domain::leadership::{AskEnd, Reply};
@@ -25,23 +25,32 @@ pub(super) async fn status(peers: &PeerClient, address: &str) -> Reply {
 pub(super) async fn step_down(
     peers: &PeerClient,
     leader: &LeaderRef,
-    me: &Candidate,
+    request: &StepDownRequest,
+    warm: bool,
     limit: Duration,
 ) -> (AskEnd, Option<StepDownResponse>) {
-    let target = StepDownTarget { instance_id: leader.instance_id, term: leader.term };
-    let request = StepDownRequest { leader: target, candidate: me.clone(), target_schema: None, force: false };
     let begun = Instant::now();
     let mut reloaded = false;
+    // The connection that was kept warm may have died unseen; that costs one repetition, and no pause.
+    let mut stale = true;
     loop {
         let left = limit.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return (AskEnd::Failed, None);
         }
-        match peers.step_down(&leader.address, Some(&request), left).await {
+        let asked = match warm {
+            true => peers.step_down_warm(&leader.address, Some(request), left).await,
+            false => peers.step_down(&leader.address, Some(request), left).await,
+        };
+        match asked {
             Ok(answer) => return (AskEnd::Consented, Some(answer)),
             Err(error @ StepDownError::NotThatLeader { .. }) => {
                 tracing::info!(%error, "another leader is asked");
                 return (AskEnd::NotThatLeader, None);
+            }
+            Err(error @ StepDownError::MigrationFailedBefore { .. }) => {
+                tracing::warn!(%error, "the leader stays; this member waits as a candidate");
+                return (AskEnd::MigrationFailedBefore, None);
             }
             // The keys may have been changed a moment ago: once more with the files as they are now.
             Err(StepDownError::Unauthorized { .. }) if !reloaded => {
@@ -53,6 +62,7 @@ pub(super) async fn step_down(
                 return (AskEnd::Unauthorized, None);
             }
             Err(StepDownError::Unreachable { failure: Failure::Refused, .. }) => return (AskEnd::Failed, None),
+            Err(StepDownError::Other { .. }) if stale => stale = false,
             Err(error) => {
                 tracing::warn!(%error, "the leader did not answer the request to step down; tried again");
                 tokio::time::sleep(PAUSE.min(left)).await;

@@ -1,18 +1,19 @@
-//! What other rooms hold of the chair: where this member stands, and how to ask it to step down.
+//! What other rooms hold of the chair: where this member stands, and how to ask it to step down or to take over.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pgfleet_api::controller::{Candidate, LeaderRef, Member, Role, StepDownResponse, StepDownTarget};
+use pgfleet_api::controller::{Candidate, LeaderRef, Member, Role, StepDownRequest, TakeOverResponse};
 use pgfleet_api::{InstanceId, Term};
+use pgfleet_domain::leadership::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::now;
-
-/// A member that was not heard of for this long is not listed.
-const FORGET_AFTER: Duration = Duration::from_secs(5);
+use super::follow::Lines;
+use super::leader::SteppedDown;
+use super::members::{Members, Peer};
+use super::metrics::LeadershipMetrics;
 
 /// Where this member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,27 +28,57 @@ pub struct Standing {
     pub successor: Option<Candidate>,
 }
 
-/// The request names a leadership that this member does not hold.
+/// Why a member does not step down.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this member does not lead in that term")]
-pub struct NotThatLeader {
-    /// Who does, as far as it knows.
-    pub leader: Option<LeaderRef>,
+pub enum StepDownRefusal {
+    /// The request names a leadership that this member does not hold.
+    #[error("this member does not lead in that term")]
+    NotThatLeader {
+        /// Who does, as far as it knows.
+        leader: Option<LeaderRef>,
+    },
+    /// The candidate's migration ended a term a short while ago.
+    #[error(
+        "migration {target} failed a short while ago: nobody steps down for it yet; repair it, or take over by force"
+    )]
+    MigrationFailedBefore {
+        /// The newest migration that the candidate would run.
+        target: String,
+        /// Who leads on.
+        leader: Option<LeaderRef>,
+    },
 }
 
-pub(super) type StepDownAnswer = Result<Arc<StepDownResponse>, NotThatLeader>;
+/// Why a member did not take over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TakeOverRefusal {
+    /// Its program may not lead on the schema there is, or its process is ending.
+    #[error("this member cannot lead: its program is older than the schema allows, or its process is ending")]
+    CannotLead,
+    /// The leader stays because of it.
+    #[error("the leader stays: this member's migration failed a short while ago; repair it, or take over by force")]
+    MigrationFailedBefore,
+    /// The leader does not accept this member's token.
+    #[error("the leader does not accept this member's token: give all members the same keys")]
+    Unauthorized,
+    /// Neither the leader nor the database let it happen in time.
+    #[error("the leadership did not come over in time; the leader, if there is one, leads on")]
+    NotInTime {
+        /// Who leads, as far as it knows.
+        leader: Option<LeaderRef>,
+    },
+}
+
+pub(super) type StepDownAnswer = Result<Arc<SteppedDown>, StepDownRefusal>;
+pub(super) type TakeOverAnswer = Result<TakeOverResponse, TakeOverRefusal>;
 
 pub(super) enum Request {
-    StepDown { target: Option<StepDownTarget>, successor: Option<Candidate>, answer: oneshot::Sender<StepDownAnswer> },
+    StepDown { request: Option<StepDownRequest>, answer: oneshot::Sender<StepDownAnswer> },
+    TakeOver { force: bool, answer: oneshot::Sender<TakeOverAnswer> },
     Fenced(Term),
     Heard(LeaderRef),
+    Pending(Option<String>),
     MayLead(bool),
-}
-
-struct Heard {
-    address: String,
-    version: String,
-    at: Instant,
 }
 
 /// Until when this member's lease is proved, in milliseconds of its own clock; 0 while it holds none.
@@ -70,22 +101,35 @@ impl Proof {
 /// The handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) me: InstanceId,
-    pub(super) address: Arc<str>,
-    pub(super) standing: watch::Receiver<Standing>,
-    pub(super) requests: mpsc::Sender<Request>,
+    me: InstanceId,
+    address: Arc<str>,
+    hold: Duration,
+    renew: Duration,
+    standing: watch::Receiver<Standing>,
+    requests: mpsc::Sender<Request>,
     pub(super) proof: Proof,
-    members: Arc<Mutex<BTreeMap<InstanceId, Heard>>>,
+    reached: Arc<watch::Sender<i64>>,
+    members: Members,
 }
 
 impl Handle {
     pub(super) fn new(
-        me: InstanceId,
-        address: &str,
+        machine: &Config,
         standing: watch::Receiver<Standing>,
         requests: mpsc::Sender<Request>,
+        metrics: Arc<LeadershipMetrics>,
     ) -> Self {
-        Self { me, address: Arc::from(address), standing, requests, proof: Proof::default(), members: Arc::default() }
+        Self {
+            me: machine.me,
+            address: Arc::from(machine.address.as_str()),
+            hold: machine.hold,
+            renew: machine.renew,
+            standing,
+            requests,
+            proof: Proof::default(),
+            reached: Arc::new(watch::Sender::new(0)),
+            members: Members::new(metrics),
+        }
     }
 
     /// This process.
@@ -98,6 +142,12 @@ impl Handle {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How long everybody but the successor leaves a term alone after this member stepped down from it.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.hold
     }
 
     /// Where it stands now.
@@ -113,32 +163,41 @@ impl Handle {
         self.standing.borrow().role == Role::Leader && self.proof.holds_at(now())
     }
 
-    /// Returns when this member no longer leads in `term`: for requests that wait and must not outlive the leadership.
+    /// Returns when this member no longer leads in `term`: for requests that wait and must not outlive the leadership. A
+    /// suspension counts as an end: what waits goes on elsewhere, or here when it is over.
     pub async fn left(&self, term: Term) {
         let mut standing = self.standing.clone();
         // An error means that the room is gone, and with it the leadership.
         let _ = standing.wait_for(|now| now.role != Role::Leader || now.term != Some(term)).await;
     }
 
-    /// Steps down and waits until it is done. Repeatable: the same answer comes again.
+    /// Steps down and waits until it is done. Without a request: whoever this is, for nobody in particular. Repeatable: the
+    /// same answer comes again.
     ///
     /// # Errors
-    /// [`NotThatLeader`]; also when the process is ending.
-    pub async fn step_down(
-        &self,
-        target: Option<StepDownTarget>,
-        successor: Option<Candidate>,
-    ) -> Result<Arc<StepDownResponse>, NotThatLeader> {
+    /// [`StepDownRefusal`]; also when the process is ending.
+    pub async fn step_down(&self, request: Option<StepDownRequest>) -> Result<Arc<SteppedDown>, StepDownRefusal> {
         let (answer, answered) = oneshot::channel();
-        let gone = || NotThatLeader { leader: self.standing().leader };
-        self.requests.send(Request::StepDown { target, successor, answer }).await.map_err(|_| gone())?;
+        let gone = || StepDownRefusal::NotThatLeader { leader: self.standing().leader };
+        self.requests.send(Request::StepDown { request, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Takes over, asking the leader to step down if there is one, and waits until this member leads and serves. A member
+    /// that leads says so at once. A caller that goes away stops nothing.
+    ///
+    /// # Errors
+    /// [`TakeOverRefusal`].
+    pub async fn take_over(&self, force: bool) -> Result<TakeOverResponse, TakeOverRefusal> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| TakeOverRefusal::CannotLead;
+        self.requests.send(Request::TakeOver { force, answer }).await.map_err(|_| TakeOverRefusal::CannotLead)?;
+        answered.await.map_err(gone)?
     }
 
     /// Reports that the database refused a write of this term.
     pub async fn fenced(&self, term: Term) {
-        // A room that is gone needs no report.
-        let _ = self.requests.send(Request::Fenced(term)).await;
+        self.tell(Request::Fenced(term)).await;
     }
 
     /// Where this member stands, and every change of it.
@@ -149,25 +208,48 @@ impl Handle {
 
     /// Notes a leader that somebody else named. Only a higher term than is known moves [`Standing::leader`].
     pub async fn heard(&self, leader: LeaderRef) {
-        // A room that is gone needs no report.
-        let _ = self.requests.send(Request::Heard(leader)).await;
+        self.tell(Request::Heard(leader)).await;
     }
 
-    /// Whether this build may lead on the schema there is; one that may not asks nobody and claims nothing.
+    /// Tells which migration this program would run last, if any: with it, it is let in less easily once it has failed.
+    pub async fn set_pending(&self, newest: Option<String>) {
+        self.tell(Request::Pending(newest)).await;
+    }
+
+    /// Tells whether this program may lead on the schema there is. One that may not claims nothing and asks nobody.
     pub async fn set_may_lead(&self, may: bool) {
-        // A room that is gone leads nothing.
-        let _ = self.requests.send(Request::MayLead(may)).await;
+        self.tell(Request::MayLead(may)).await;
+    }
+
+    async fn tell(&self, request: Request) {
+        // A room that is gone needs no report.
+        let _ = self.requests.send(request).await;
+    }
+
+    /// Notes the last change that this member has committed or followed.
+    pub fn note_reached(&self, change_seq: i64) {
+        self.reached.send_if_modified(|known| std::mem::replace(known, change_seq) != change_seq);
+    }
+
+    /// The last change that was noted; 0 before the first.
+    #[must_use]
+    pub fn reached(&self) -> i64 {
+        *self.reached.borrow()
+    }
+
+    /// A stream of where this member stands, for a peer that is registered as long as it reads; an operator's is not.
+    #[must_use]
+    pub fn follow(&self, peer: Option<Peer>) -> Lines {
+        let registration = peer.map(|peer| self.members.register(peer));
+        Lines::new(self.me, self.renew, self.standing.clone(), self.reached.subscribe(), registration)
     }
 
     /// Notes a peer that asked for the status of this member.
-    pub fn heard_of(&self, peer: InstanceId, address: &str, version: &str) {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.retain(|_, heard| heard.at.elapsed() < FORGET_AFTER);
-        let heard = Heard { address: address.to_owned(), version: version.to_owned(), at: Instant::now() };
-        members.insert(peer, heard);
+    pub fn heard_of(&self, peer: Peer) {
+        self.members.heard_of(peer);
     }
 
-    /// This member and the peers it heard of lately.
+    /// This member and the peers that follow it.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let mut list = vec![Member {
@@ -178,19 +260,7 @@ impl Handle {
             last_seen_ms: 0,
             lag: None,
         }];
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let peers = members.iter().filter(|(_, heard)| heard.at.elapsed() < FORGET_AFTER);
-        list.extend(peers.map(|(id, heard)| Member {
-            instance_id: *id,
-            address: heard.address.clone(),
-            version: heard.version.clone(),
-            role: Role::Candidate,
-            last_seen_ms: u64::try_from(heard.at.elapsed().as_millis()).unwrap_or(u64::MAX),
-            lag: None,
-        }));
-        if let Some(peers) = list.get_mut(1..) {
-            peers.sort_by(|a, b| a.address.cmp(&b.address));
-        }
+        list.extend(self.members.list(self.reached()));
         list
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::controller::StepDownResponse;
+use pgfleet_api::{ComputeId, Term};
 use pgfleet_persistence::{DbError, Ended, LeaderTerm, MigrationError};
 use pgfleet_runtime::supervisor::TaskGroup;
 
@@ -39,17 +39,23 @@ pub enum TakeUpError {
     Load(#[from] DbError),
     /// The leadership was to end before it had begun.
     #[error("asked to end while it migrated")]
-    Ended,
+    CutShort,
 }
 
 impl TakeUpError {
     /// How the history says that the term ended. A database that went away says nothing against a migration.
     pub(super) const fn ended(&self) -> Ended {
         match self {
-            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::Ended => Ended::TakeOverFailed,
+            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::CutShort => Ended::TakeOverFailed,
             Self::Migrate(_) => Ended::MigrationFailed,
         }
     }
+}
+
+/// What was observed of the fleet, page by page, so that nobody has to hold all of it.
+pub trait Observations: Send + Sync {
+    /// Up to `limit` computes that were observed, ordered by id, after `after`; none when there are no more.
+    fn page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)>;
 }
 
 /// What a leader does, once it has begun.
@@ -57,8 +63,8 @@ pub trait Work: Send + Sync {
     /// Ends it: no new work, calls in flight cancelled, writes in flight finished, and, if `flush`, the last
     /// observations saved. Returns whether everything is in the database.
     fn close(&self, flush: bool) -> BoxFuture<'_, bool>;
-    /// What was observed of every compute.
-    fn observed(&self) -> BTreeMap<ComputeId, Observed>;
+    /// What was observed of every compute, without the term: it is read after the leadership has ended.
+    fn observed(&self) -> Arc<dyn Observations>;
 }
 
 /// Begins the work: migrates, loads, starts the tasks. Handed in by `app`.
@@ -74,19 +80,43 @@ pub(super) struct Leader {
 /// The format of the body that a successor reads.
 const SNAPSHOT_FORMAT: u32 = 1;
 
+/// A leadership that ended by a step-down, and what there is to hand over.
+pub struct SteppedDown {
+    /// The term that ended.
+    pub term: Term,
+    /// Whether everything was drained and flushed within the grace.
+    pub complete: bool,
+    observed: Option<Arc<dyn Observations>>,
+}
+
+impl SteppedDown {
+    /// The answer to a successor, without the observed state.
+    #[must_use]
+    pub fn head(&self) -> StepDownResponse {
+        let (term, complete) = (self.term, self.complete);
+        StepDownResponse { format: SNAPSHOT_FORMAT, term, complete, computes: BTreeMap::new() }
+    }
+
+    /// The observed state, see [`Observations::page`].
+    #[must_use]
+    pub fn page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
+        self.observed.as_ref().map(|observed| observed.page(after, limit)).unwrap_or_default()
+    }
+}
+
 impl Leader {
     /// Ends the leadership within `grace` and says what there is to hand over.
     ///
     /// What does not end in time goes on to its end in the background: a transaction is never cut, only fenced.
     /// The term comes back only if nobody else holds it any more.
-    pub(super) async fn stop(self, flush: bool, grace: Duration) -> (StepDownResponse, Option<LeaderTerm>) {
+    pub(super) async fn stop(self, flush: bool, grace: Duration) -> (SteppedDown, Option<LeaderTerm>) {
         let number = self.term.term();
         let deadline = tokio::time::Instant::now() + grace;
         let closed = match &self.work {
             Some(work) => tokio::time::timeout_at(deadline, work.close(flush)).await,
             None => Ok(true),
         };
-        let computes = self.work.as_ref().map(|work| work.observed()).unwrap_or_default();
+        let observed = self.work.as_ref().map(|work| work.observed());
         drop(self.work);
         let joined = self.tasks.stop_within(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         let complete = closed.unwrap_or(false) && joined.is_ok();
@@ -102,6 +132,6 @@ impl Leader {
                 None
             }
         };
-        (StepDownResponse { format: SNAPSHOT_FORMAT, term: number, complete, computes }, term)
+        (SteppedDown { term: number, complete, observed }, term)
     }
 }

@@ -1,6 +1,8 @@
 //! The task that owns the connection to the leader row: reads, claims, renews, releases, one thing at a time.
 //!
-//! While a term is held it does nothing but renew, so a long migration or a busy writer cannot look like a dead leader.
+//! While a term is held it does nothing but renew, so a long migration or a busy writer cannot look like a dead leader. A
+//! renewal that failed is tried again at once and again: after a restart of the database the leader is the first to have
+//! the row. One that hangs is abandoned as soon as the room wants something else; a renewal does no harm whenever it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +20,20 @@ use super::room::Input;
 
 /// How long the old leader's sessions get to leave before the claim is tried all the same: it then waits for their locks.
 const SESSIONS_LEAVE: Duration = Duration::from_secs(1);
+/// Between two tries of a renewal that failed.
+const RENEW_AGAIN: Duration = Duration::from_millis(75);
 /// Tries of a claim that waits for somebody's lock.
 const CLAIM_TRIES: u32 = 8;
 
 /// What the room wants of the row.
 pub(super) enum Order {
     Read,
-    Claim(Claim),
+    /// With the newest migration that would be run.
+    Claim(Claim, Option<String>),
     /// Renew from now on.
     Hold(Arc<LeaderTerm>),
+    /// Renew at once: somebody may have claimed.
+    Renew,
     /// Stop renewing; answered once no clone of the term is left here.
     LetGo(oneshot::Sender<()>),
     Release {
@@ -46,6 +53,9 @@ pub(super) struct Lease {
     pub(super) renew: Duration,
     pub(super) metrics: Arc<LeadershipMetrics>,
     pub(super) reports: mpsc::Sender<Input>,
+    /// Failures in a row; only the first is worth a line.
+    pub(super) failures: u32,
+    pub(super) warm: bool,
 }
 
 impl Lease {
@@ -58,31 +68,36 @@ impl Lease {
         let mut ticks = interval_at(Instant::now(), self.renew);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let renewing = async {
+                let Some(term) = &held else { return std::future::pending().await };
+                ticks.tick().await;
+                if !self.renew(term).await {
+                    ticks.reset_after(RENEW_AGAIN);
+                }
+            };
+            let order = tokio::select! {
                 biased;
                 () = token.cancelled() => return Ok(()),
-                order = orders.recv() => match order {
-                    // The room has ended in order; this task is vital and must not end before it is told to.
-                    None => {
-                        token.cancelled().await;
-                        return Ok(());
-                    }
-                    Some(Order::Hold(term)) => {
-                        held = Some(term);
-                        ticks.reset();
-                    }
-                    Some(Order::LetGo(done)) => {
-                        held = None;
-                        // The room may have stopped waiting: it is ending.
-                        let _ = done.send(());
-                    }
-                    Some(order) => self.carry_out(order).await,
-                },
-                _ = ticks.tick(), if held.is_some() => {
-                    if let Some(term) = &held {
-                        self.renew(term).await;
-                    }
+                order = orders.recv() => order,
+                () = renewing => continue,
+            };
+            match order {
+                // The room has ended in order; this task is vital and must not end before it is told to.
+                None => {
+                    token.cancelled().await;
+                    return Ok(());
                 }
+                Some(Order::Hold(term)) => {
+                    held = Some(term);
+                    ticks.reset();
+                }
+                Some(Order::Renew) => ticks.reset_immediately(),
+                Some(Order::LetGo(done)) => {
+                    held = None;
+                    // The room may have stopped waiting: it is ending.
+                    let _ = done.send(());
+                }
+                Some(order) => self.carry_out(order).await,
             }
         }
     }
@@ -94,13 +109,21 @@ impl Lease {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Hold(_) | Order::LetGo(_) => {}
+            Order::Hold(_) | Order::Renew | Order::LetGo(_) => {}
             Order::Read => match self.session.read().await {
-                Ok(row) => self.report(Input::Event(Event::RowRead(row.map(row_of)))).await,
-                Err(error) => tracing::warn!(%error, "cannot read the leader row; tried again"),
+                Ok(row) => {
+                    self.failures = 0;
+                    self.report(Input::Event(Event::RowRead(row.map(row_of)))).await;
+                    self.warm_up().await;
+                }
+                Err(error) => {
+                    self.failed(&error, "cannot read the leader row; tried again");
+                    self.warm = false;
+                    self.report(Input::Event(Event::ReadFailed)).await;
+                }
             },
-            Order::Claim(claim) => {
-                let input = self.claim(claim).await;
+            Order::Claim(claim, target) => {
+                let input = self.claim(claim, target).await;
                 self.report(input).await;
             }
             Order::Release { term, how, note, done } => {
@@ -116,26 +139,60 @@ impl Lease {
         }
     }
 
-    async fn renew(&mut self, term: &LeaderTerm) {
-        let sent_at = now();
-        match self.session.renew(term).await {
-            Ok(Renewed::Yes) => self.report(Input::Event(Event::Renewed { sent_at })).await,
-            Ok(Renewed::NotMine) => {
-                tracing::warn!(term = %term.term(), "the leader row is not ours any more");
-                self.report(Input::Event(Event::Fenced)).await;
-            }
-            Err(error) => {
-                self.metrics.renewal_failed();
-                tracing::warn!(term = %term.term(), %error, "cannot renew the lease; tried again until it runs out");
+    /// Says the first failure in a row aloud: they come many times a second while a database is away.
+    fn failed(&mut self, error: &DbError, what: &'static str) {
+        if self.failures == 0 {
+            tracing::warn!(%error, "{what}");
+        } else {
+            tracing::debug!(%error, failures = self.failures, "{what}");
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// After the first reading of a session that nobody waits for.
+    async fn warm_up(&mut self) {
+        if !self.warm {
+            self.warm = true;
+            if let Err(error) = self.session.warm_up().await {
+                tracing::debug!(%error, "the statements of a claim are not prepared; a claim takes longer");
             }
         }
     }
 
-    async fn claim(&mut self, claim: Claim) -> Input {
+    /// Whether the next renewal is due at its usual time.
+    async fn renew(&mut self, term: &LeaderTerm) -> bool {
+        let sent_at = now();
+        match self.session.renew(term).await {
+            Ok(Renewed::Yes) => {
+                if self.failures > 0 {
+                    tracing::info!(term = %term.term(), failures = self.failures, "the lease is renewed again");
+                    self.failures = 0;
+                }
+                self.report(Input::Event(Event::Renewed { sent_at })).await;
+                true
+            }
+            Ok(Renewed::NotMine) => {
+                tracing::warn!(term = %term.term(), "the leader row is not ours any more");
+                self.report(Input::Event(Event::Fenced)).await;
+                true
+            }
+            Err(error) => {
+                self.metrics.renewal_failed();
+                self.failed(&error, "cannot renew the lease; tried again until it can be");
+                false
+            }
+        }
+    }
+
+    async fn claim(&mut self, claim: Claim, target_schema: Option<String>) -> Input {
         let how = claim.how;
+        let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
+        let address = self.address.clone();
+        let request =
+            pgfleet_persistence::Claim { seen: claim.seen, floor: claim.floor, address, lease_ms, target_schema, how };
         for _ in 0..CLAIM_TRIES {
             let sent_at = now();
-            match self.claim_once(&claim).await {
+            match self.claim_once(&claim, &request).await {
                 Ok(ClaimOutcome::Won(term)) => return Input::Won { term, how, sent_at },
                 Ok(ClaimOutcome::Lost) => return Input::Event(Event::ClaimEnded(ClaimEnd::Lost)),
                 Err(error) if error.class() == ErrorClass::LockTimeout => {
@@ -150,22 +207,18 @@ impl Lease {
         Input::Event(Event::ClaimEnded(ClaimEnd::Failed))
     }
 
-    async fn claim_once(&mut self, claim: &Claim) -> Result<ClaimOutcome, DbError> {
+    async fn claim_once(
+        &mut self,
+        claim: &Claim,
+        request: &pgfleet_persistence::Claim,
+    ) -> Result<ClaimOutcome, DbError> {
         if let (true, Some(seen)) = (claim.end_sessions, claim.seen) {
             let gone = self.session.end_sessions_of(seen.instance_id, SESSIONS_LEAVE).await?;
             if gone.ended > 0 {
                 tracing::info!(term = %seen.term, sessions = gone.ended, left = gone.left, "ended the old leader's database sessions");
             }
         }
-        let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
-        let request = pgfleet_persistence::Claim {
-            seen: claim.seen,
-            floor: claim.floor,
-            address: self.address.clone(),
-            lease_ms,
-            how: claim.how,
-        };
-        self.session.claim(&request).await
+        self.session.claim(request).await
     }
 }
 

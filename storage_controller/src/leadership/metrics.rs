@@ -1,6 +1,7 @@
 //! What the chair counts.
 #![expect(missing_docs, reason = "the derive of a metric group writes a constructor without one")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use measured::{
@@ -88,6 +89,24 @@ impl From<Began> for How {
     }
 }
 
+/// What made this member look at the row at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub(super) enum Wake {
+    /// The stream to the leader ended.
+    Stream,
+    /// A line of the stream said that the leadership changes.
+    Line,
+    /// The database told of a claim or a release.
+    Notice,
+}
+
+#[derive(LabelGroup)]
+#[label(set = WakeSet)]
+struct ByWake {
+    cause: Wake,
+}
+
 #[derive(LabelGroup)]
 #[label(set = HowSet)]
 struct ByHow {
@@ -106,6 +125,14 @@ pub struct LeadershipMetrics {
     leadership_takeovers_total: CounterVec<HowSet>,
     /// Renewals of the lease that failed.
     leadership_renewal_failures_total: Counter,
+    /// Times that this leader could not prove its lease and executed nothing until it could.
+    leadership_suspensions_total: Counter,
+    /// Length of the suspension that ended last; 0 before the first.
+    leadership_suspended_seconds: FloatGauge,
+    /// Members that follow this one.
+    leadership_followers: Gauge,
+    /// Looks at the leader row that did not wait for their time, by what caused them.
+    leadership_wakes_total: CounterVec<WakeSet>,
     /// From asking the old leader, or noticing its death, to serving: the last one of this member.
     handover_gap_seconds: FloatGauge,
     /// Parts of the last hand-over to this member.
@@ -131,6 +158,42 @@ impl LeadershipMetrics {
     /// A renewal failed.
     pub fn renewal_failed(&self) {
         self.leadership_renewal_failures_total.get_metric().inc();
+    }
+
+    /// It cannot prove its lease.
+    pub(super) fn suspended(&self) {
+        self.leadership_suspensions_total.get_metric().inc();
+    }
+
+    /// It can again, or gave up.
+    pub(super) fn resumed(&self, after: Duration) {
+        self.leadership_suspended_seconds.get_metric().set(after.as_secs_f64());
+    }
+
+    /// So many members follow.
+    pub(super) fn streams(&self, count: usize) {
+        self.leadership_followers.get_metric().set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Something made it look at once.
+    pub(super) fn woken(&self, cause: Wake) {
+        self.leadership_wakes_total.inc(ByWake { cause });
+    }
+
+    /// Parts of the last hand-over to this member in milliseconds, and all of it.
+    pub(super) fn last_hand_over(&self) -> (f64, BTreeMap<String, f64>) {
+        let phases = [
+            ("step_down", Phase::StepDown),
+            ("claim", Phase::Claim),
+            ("migrate", Phase::Migrate),
+            ("load", Phase::Load),
+            ("start", Phase::Start),
+        ];
+        let phases = phases.map(|(name, phase)| {
+            let id = self.handover_phase_seconds.with_labels(ByPhase { phase });
+            (name.to_owned(), self.handover_phase_seconds.get_metric(id).count.get() * 1000.0)
+        });
+        (self.handover_gap_seconds.get_metric().count.get() * 1000.0, phases.into())
     }
 
     /// A part of a hand-over ended.

@@ -7,13 +7,19 @@
 
 mod ask;
 mod clock;
+mod follow;
 mod handle;
 mod leader;
 mod lease;
+mod members;
 mod metrics;
+mod notices;
 mod room;
+mod takers;
 
-pub use handle::{Handle, NotThatLeader, Standing};
-pub use leader::{Mandate, TakeUp, TakeUpError, Work};
+pub use follow::Lines;
+pub use handle::{Handle, Standing, StepDownRefusal, TakeOverRefusal};
+pub use leader::{Mandate, Observations, SteppedDown, TakeUp, TakeUpError, Work};
+pub use members::Peer;
 pub use metrics::{LeadershipMetrics, Phase};
-pub use room::{Parts, Room, Settings};
+pub use room::{Parts, Room, Settings, Warm};

@@ -1,30 +1,37 @@
-//! The driver: the only owner of the leadership machine. It feeds events in and carries actions out.
+//! The driver: the only owner of the leadership machine. It feeds events in; what comes out is carried out in `act`.
+//!
+//! Called by `app`, once. Everything that takes time runs beside it and comes back as an [`Input`], so the machine always
+//! answers: a suspended leader can be asked to step down, and a process that waits for its database can be told to end.
 
+mod act;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_api::Term;
-use pgfleet_api::controller::{Candidate, StepDownResponse};
+use pgfleet_api::controller::{LeaderRef, Role, StepDownRequest, StepDownResponse, TakeOverResponse};
 use pgfleet_clients::peer::PeerClient;
 use pgfleet_domain::leadership::{
-    Action, AskEnd, Began, Claim, ClaimEnd, Config, Ending, Event, Phase as Where, State, decide, judge,
+    AskEnd, Began, ClaimEnd, Config, Ending, Event, Phase as Where, State, Waiting, decide,
 };
 use pgfleet_persistence::{Database, Ended, LeaderTerm, LeaseSession};
 use pgfleet_runtime::exit::chain;
-use pgfleet_runtime::pause::{PausePoint, Pauses};
+use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::ask;
 use super::clock::now;
-use super::handle::{Handle, NotThatLeader, Request, Standing, StepDownAnswer};
-use super::leader::{Leader, Mandate, TakeUp, TakeUpError, Work};
+use super::handle::{Handle, Request, Standing, StepDownAnswer, StepDownRefusal, TakeOverAnswer, TakeOverRefusal};
+use super::leader::{Leader, SteppedDown, TakeUp, TakeUpError, Work};
 use super::lease::{Lease, Order};
-use super::metrics::{LeadershipMetrics, Phase};
+use super::metrics::{LeadershipMetrics, Phase, Wake};
+use super::takers::Takers;
+use super::{follow, notices};
 
-/// The machine looks at its clock this often.
+/// The machine looks at its clock this often; whatever is urgent wakes it.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Times of the chair that are not in the machine's own configuration.
@@ -41,18 +48,30 @@ pub struct Settings {
 /// Everything that reaches the driver.
 pub(super) enum Input {
     Event(Event),
+    Woken(Wake),
+    /// The database told of a claim or release of this term, or of some that was missed.
+    Noticed(Option<Term>),
     Asked(AskEnd, Option<StepDownResponse>),
-    Won { term: LeaderTerm, how: Began, sent_at: Duration },
+    Won {
+        term: LeaderTerm,
+        how: Began,
+        sent_at: Duration,
+    },
     TookUp(Term, Result<Arc<dyn Work>, TakeUpError>),
-    Stopped(StepDownResponse, Option<LeaderTerm>),
+    Stopped(SteppedDown, Option<LeaderTerm>),
 }
+
+/// Whether this member knows the observed state by itself, so that nobody has to hand it over.
+pub type Warm = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The room.
 pub struct Room {
     state: State,
     settings: Settings,
+    database: Arc<Database>,
     peers: PeerClient,
     take_up: TakeUp,
+    warm: Warm,
     pauses: Pauses,
     metrics: Arc<LeadershipMetrics>,
     tasks: TaskGroup,
@@ -68,10 +87,12 @@ pub struct Room {
     /// Why the take-over failed, for the history.
     failure: Option<(Ended, String)>,
     handed_over: Option<StepDownResponse>,
-    answered: Option<Arc<StepDownResponse>>,
+    answered: Option<Arc<SteppedDown>>,
     waiting: Vec<oneshot::Sender<StepDownAnswer>>,
+    takers: Takers,
     began: Option<Instant>,
     phase_began: Instant,
+    suspended_at: Option<Instant>,
 }
 
 /// What the room is made of.
@@ -84,6 +105,8 @@ pub struct Parts {
     pub peers: PeerClient,
     /// Begins a leader's work.
     pub take_up: TakeUp,
+    /// Whether the observed state need not be handed over.
+    pub warm: Warm,
     /// Test doors.
     pub pauses: Pauses,
     /// What it counts.
@@ -96,7 +119,7 @@ impl Room {
     /// Builds the room and starts the task of its connection; the machine runs in [`Room::run`].
     #[must_use]
     pub fn open(parts: Parts) -> (Self, Handle) {
-        let Parts { settings, database, peers, take_up, pauses, metrics, tasks } = parts;
+        let Parts { settings, database, peers, take_up, warm, pauses, metrics, tasks } = parts;
         let (reports, inputs) = mpsc::channel(64);
         let (lease, orders) = mpsc::channel(32);
         let (ask, requests) = mpsc::channel(64);
@@ -105,20 +128,24 @@ impl Room {
         let (standing, seen) = watch::channel(standing_of(&state));
         metrics.standing(state.role(), None);
         let keeper = Lease {
-            session: LeaseSession::new(database),
+            session: LeaseSession::new(database.clone()),
             address: machine.address.clone(),
             lease: machine.lease,
             renew: machine.renew,
             metrics: metrics.clone(),
             reports: reports.clone(),
+            failures: 0,
+            warm: false,
         };
         tasks.spawn("lease", Kind::Vital, keeper.run(orders, tasks.token()));
-        let handle = Handle::new(machine.me, &machine.address, seen, ask);
+        let handle = Handle::new(&machine, seen, ask, metrics.clone());
         let room = Self {
             state,
             settings,
+            database,
             peers,
             take_up,
+            warm,
             pauses,
             metrics,
             tasks,
@@ -134,14 +161,17 @@ impl Room {
             handed_over: None,
             answered: None,
             waiting: Vec::new(),
+            takers: Takers::default(),
             began: None,
             phase_began: Instant::now(),
+            suspended_at: None,
         };
         (room, handle)
     }
 
     /// Runs the machine until the process may end; `terminate` asks for that.
     pub async fn run(mut self, terminate: CancellationToken) -> Ending {
+        self.listen();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut terminating = false;
@@ -156,37 +186,55 @@ impl Room {
                 Some(request) = self.requests.recv() => self.request(request).await,
                 _ = ticks.tick() => self.step(Event::Tick).await,
             };
+            self.settle();
             if let Some(ending) = ending {
                 return ending;
             }
         }
     }
 
+    /// What wakes the machine before its next look: the stream to the leader, and the database.
+    fn listen(&self) {
+        let (renew, token) = (self.settings.machine.renew, self.tasks.token());
+        let following =
+            follow::follow(self.handle.clone(), self.peers.clone(), renew, self.reports.clone(), token.clone());
+        self.tasks.spawn("follow", Kind::Vital, following);
+        let listening = notices::listen(self.database.clone(), renew, self.reports.clone(), token);
+        self.tasks.spawn("listen", Kind::Vital, listening);
+    }
+
     async fn input(&mut self, input: Input) -> Option<Ending> {
         match input {
             Input::Event(event) => self.step(event).await,
+            Input::Woken(cause) => {
+                self.metrics.woken(cause);
+                self.step(Event::Woken).await
+            }
+            Input::Noticed(term) => match (self.state.held_term(), term) {
+                // A renewal asks whether the term is still ours, a claim above it says that it is not.
+                (Some(mine), Some(term)) if term > mine => {
+                    self.order(Order::Renew).await;
+                    None
+                }
+                (Some(_), _) => None,
+                (None, _) => {
+                    self.metrics.woken(Wake::Notice);
+                    self.step(Event::Woken).await
+                }
+            },
             Input::Asked(end, answer) => {
                 self.handed_over = answer;
                 self.end_phase(Phase::StepDown);
+                match end {
+                    AskEnd::MigrationFailedBefore => self.takers.refuse(&TakeOverRefusal::MigrationFailedBefore),
+                    AskEnd::Unauthorized => self.takers.refuse(&TakeOverRefusal::Unauthorized),
+                    AskEnd::Consented | AskEnd::NotThatLeader | AskEnd::Failed => {}
+                }
                 self.step(Event::AskEnded(end)).await
             }
             Input::Won { term, how, sent_at } => self.won(term, how, sent_at).await,
             Input::TookUp(term, outcome) => self.took_up(term, outcome).await,
-            Input::Stopped(answer, term) => {
-                self.ended_term = term;
-                let answer = Arc::new(answer);
-                self.answered = Some(answer.clone());
-                let waiting = std::mem::take(&mut self.waiting);
-                let ending = self.step(Event::Drained).await;
-                let consented = !matches!(self.state.phase, Where::Candidate(_));
-                for caller in waiting {
-                    let leader = self.state.leader();
-                    let reply = if consented { Ok(answer.clone()) } else { Err(NotThatLeader { leader }) };
-                    // A caller that went away asks again.
-                    let _ = caller.send(reply);
-                }
-                ending
-            }
+            Input::Stopped(answer, term) => self.stopped(answer, term).await,
         }
     }
 
@@ -195,21 +243,70 @@ impl Room {
             Request::Fenced(term) if self.state.held_term() == Some(term) => self.step(Event::Fenced).await,
             Request::Fenced(_) => None,
             Request::Heard(leader) => self.step(Event::Heard(leader)).await,
+            Request::Pending(target) => self.step(Event::Pending(target)).await,
             Request::MayLead(may) => self.step(Event::MayLead(may)).await,
-            Request::StepDown { target, successor, answer } => {
-                let mine = self.own_term();
-                let meant = target.is_none_or(|t| t.instance_id == self.state.config.me && Some(t.term) == mine);
-                match (&self.state.phase, &self.answered) {
-                    (Where::SteppedDown { .. }, Some(known)) if meant => drop(answer.send(Ok(known.clone()))),
-                    (Where::SteppingDown { .. }, _) if meant => self.waiting.push(answer),
-                    (Where::Leader { .. } | Where::TakingOver { .. }, _) if meant => {
-                        self.waiting.push(answer);
-                        return self.step(Event::StepDownAsked { successor }).await;
-                    }
-                    _ => drop(answer.send(Err(NotThatLeader { leader: self.state.leader() }))),
+            Request::StepDown { request, answer } => self.asked_to_step_down(request, answer).await,
+            Request::TakeOver { force, answer } => self.asked_to_take_over(force, answer).await,
+        }
+    }
+
+    async fn asked_to_step_down(
+        &mut self,
+        request: Option<StepDownRequest>,
+        answer: oneshot::Sender<StepDownAnswer>,
+    ) -> Option<Ending> {
+        let mine = self.own_term();
+        let meant = request
+            .as_ref()
+            .is_none_or(|asked| asked.leader.instance_id == self.state.config.me && Some(asked.leader.term) == mine);
+        match (&self.state.phase, &self.answered) {
+            (Where::SteppedDown { .. }, Some(known)) if meant => drop(answer.send(Ok(known.clone()))),
+            (Where::SteppingDown { .. }, _) if meant => self.waiting.push(answer),
+            (Where::Leader { .. } | Where::TakingOver { .. } | Where::Suspended { .. }, _) if meant => {
+                let target = request.as_ref().and_then(|asked| asked.target_schema.clone());
+                let force = request.as_ref().is_some_and(|asked| asked.force);
+                if let Some(target) = target.filter(|target| self.state.refuses(Some(target), force, now())) {
+                    tracing::warn!(%target, "a candidate whose migration failed a short while ago does not get the term");
+                    let leader = self.state.leader();
+                    drop(answer.send(Err(StepDownRefusal::MigrationFailedBefore { target, leader })));
+                    return None;
                 }
-                None
+                self.waiting.push(answer);
+                return self.step(Event::StepDownAsked { successor: request.map(|asked| asked.candidate) }).await;
             }
+            _ => drop(answer.send(Err(StepDownRefusal::NotThatLeader { leader: self.state.leader() }))),
+        }
+        None
+    }
+
+    async fn asked_to_take_over(&mut self, force: bool, answer: oneshot::Sender<TakeOverAnswer>) -> Option<Ending> {
+        if let (Where::Leader { .. }, Some(leader)) = (&self.state.phase, self.state.leader()) {
+            drop(answer.send(Ok(TakeOverResponse { leader, gap_ms: 0.0, phases_ms: BTreeMap::new() })));
+            return None;
+        }
+        if !self.state.can_lead || self.state.phase == Where::Gone {
+            drop(answer.send(Err(TakeOverRefusal::CannotLead)));
+            return None;
+        }
+        let until = now() + self.settings.step_down_timeout + self.settings.machine.lease;
+        self.takers.wait(until, answer);
+        self.step(Event::TakeOverAsked { force, until }).await
+    }
+
+    /// After each turn: whoever waits for this member to lead is told when it does, or that it will not.
+    fn settle(&mut self) {
+        match (&self.state.phase, self.state.leader()) {
+            (Where::Leader { .. }, Some(leader)) => {
+                let metrics = &self.metrics;
+                self.takers.done(|| {
+                    let (gap_ms, phases_ms) = metrics.last_hand_over();
+                    TakeOverResponse { leader: leader.clone(), gap_ms, phases_ms }
+                });
+            }
+            (Where::Gone, _) => self.takers.refuse(&TakeOverRefusal::CannotLead),
+            // A migration takes its time.
+            (Where::TakingOver { .. }, _) => {}
+            (_, leader) => self.takers.time_out(now(), || leader.clone()),
         }
     }
 
@@ -217,6 +314,7 @@ impl Room {
         match &self.state.phase {
             Where::TakingOver { term, .. }
             | Where::Leader { term, .. }
+            | Where::Suspended { term, .. }
             | Where::SteppingDown { term, .. }
             | Where::SteppedDown { term, .. } => Some(*term),
             Where::Candidate(_) | Where::Gone => None,
@@ -231,8 +329,7 @@ impl Room {
         self.handle.proof.set(self.state.proved_until());
         let standing = standing_of(&self.state);
         if was != is {
-            tracing::info!(from = was.as_str(), to = is.as_str(), term = ?standing.term.map(Term::get), "role changed");
-            self.metrics.standing(is, standing.term);
+            self.role_changed(was, is, standing.term);
         }
         self.standing.send_if_modified(|known| {
             let changed = *known != standing;
@@ -243,75 +340,27 @@ impl Room {
         for action in actions {
             ending = self.act(action).await.or(ending);
         }
+        if self.state.phase == Where::Candidate(Waiting::Idle) {
+            // Whatever it was busy with came to nothing.
+            self.began = None;
+        }
         ending
     }
 
-    async fn act(&mut self, action: Action) -> Option<Ending> {
-        match action {
-            // A full queue means that the database is slow; the next tick asks again.
-            Action::ReadRow => drop(self.lease.try_send(Order::Read)),
-            Action::AskStatus(row) => {
-                let (peers, own) = (self.peers.clone(), self.state.config.address.clone());
-                self.later("ask_status", async move {
-                    let reply = ask::status(&peers, &row.address).await;
-                    Input::Event(Event::Answered { term: row.term, answer: judge(&row, &own, &reply) })
-                });
-            }
-            Action::AskStepDown(leader) => {
-                self.begin();
-                let (peers, pauses, limit) = (self.peers.clone(), self.pauses.clone(), self.settings.step_down_timeout);
-                let me = Candidate { instance_id: self.state.config.me, address: self.state.config.address.clone() };
-                tracing::info!(leader = %leader.address, term = %leader.term, "asking the leader to step down");
-                self.later("ask_step_down", async move {
-                    let (end, answer) = ask::step_down(&peers, &leader, &me, limit).await;
-                    if end == AskEnd::Consented {
-                        pauses.at(PausePoint::AfterStepDown).await;
-                    }
-                    Input::Asked(end, answer)
-                });
-            }
-            Action::Claim(claim) => self.claim(claim).await,
-            Action::TakeOver(_) => self.take_over(),
-            Action::StopLeading { flush } => self.stop_leading(flush),
-            Action::Release(term, why) => self.release(term, why).await,
-            Action::Exit(ending) => return Some(ending),
+    fn role_changed(&mut self, was: Role, is: Role, term: Option<Term>) {
+        tracing::info!(from = was.as_str(), to = is.as_str(), term = ?term.map(Term::get), "role changed");
+        self.metrics.standing(is, term);
+        if is == Role::Suspended {
+            tracing::warn!(term = ?term.map(Term::get), "the lease is not proved: nothing is executed until it is renewed");
+            self.metrics.suspended();
+            self.suspended_at = Some(Instant::now());
+        } else if let Some(since) = self.suspended_at.take() {
+            self.metrics.resumed(since.elapsed());
         }
-        None
-    }
-
-    fn begin(&mut self) {
-        self.began.get_or_insert_with(Instant::now);
-        self.phase_began = Instant::now();
-    }
-
-    fn end_phase(&mut self, phase: Phase) {
-        self.metrics.phase(phase, self.phase_began.elapsed());
-        self.phase_began = Instant::now();
-    }
-
-    async fn claim(&mut self, claim: Claim) {
-        if self.began.is_none() {
-            self.begin();
+        if !matches!(is, Role::SteppingDown | Role::SteppedDown) {
+            // It holds the observed state of a leadership that is over.
+            self.answered = None;
         }
-        tracing::info!(how = claim.how.as_str(), over = ?claim.seen.map(|seen| seen.term.get()), "claiming leadership");
-        self.order(Order::Claim(claim)).await;
-    }
-
-    async fn order(&self, order: Order) {
-        if self.lease.send(order).await.is_err() {
-            tracing::debug!("the lease task has ended; the process is ending");
-        }
-    }
-
-    /// Runs something outside the driver; its result comes back as an input.
-    fn later(&self, name: &'static str, work: impl Future<Output = Input> + Send + 'static) {
-        let reports = self.reports.clone();
-        self.tasks.spawn(name, Kind::Step, async move {
-            let input = work.await;
-            // The room ends before its helpers do.
-            let _ = reports.send(input).await;
-            Ok::<_, std::convert::Infallible>(())
-        });
     }
 
     async fn won(&mut self, term: LeaderTerm, how: Began, sent_at: Duration) -> Option<Ending> {
@@ -329,27 +378,6 @@ impl Room {
         self.order(Order::Hold(term.clone())).await;
         self.leader = Some(Leader { term, tasks: self.tasks.child("leader"), work: None });
         self.step(Event::ClaimEnded(ClaimEnd::Won { term: number, sent_at })).await
-    }
-
-    fn take_over(&mut self) {
-        let Some(leader) = &self.leader else { return };
-        let number = leader.term.term();
-        let handed_over = self.handed_over.take().map(|answer| answer.computes).unwrap_or_default();
-        let mandate = Mandate {
-            term: leader.term.clone(),
-            tasks: leader.tasks.clone(),
-            handed_over,
-            chair: self.handle.clone(),
-            metrics: self.metrics.clone(),
-        };
-        let (reports, work, pauses) = (self.reports.clone(), self.take_up.clone(), self.pauses.clone());
-        // In the leader's own group: whoever stops the leadership joins its beginning, too.
-        leader.tasks.spawn("take_up", Kind::Step, async move {
-            pauses.at(PausePoint::AfterClaim).await;
-            let outcome = work(mandate).await;
-            let _ = reports.send(Input::TookUp(number, outcome)).await;
-            Ok::<_, std::convert::Infallible>(())
-        });
     }
 
     async fn took_up(&mut self, term: Term, outcome: Result<Arc<dyn Work>, TakeUpError>) -> Option<Ending> {
@@ -382,57 +410,39 @@ impl Room {
         }
     }
 
-    /// Ends a leadership that never began to work, so that its row can be released.
-    async fn end_failed(&mut self) {
-        if let Some(leader) = self.leader.take() {
-            let_go(&self.lease).await;
-            self.ended_term = leader.stop(false, self.settings.step_down_grace).await.1;
+    async fn stopped(&mut self, answer: SteppedDown, term: Option<LeaderTerm>) -> Option<Ending> {
+        self.ended_term = term;
+        let answer = Arc::new(answer);
+        self.answered = Some(answer.clone());
+        let ending = self.step(Event::Drained).await;
+        let consented = !matches!(self.state.phase, Where::Candidate(_));
+        for caller in std::mem::take(&mut self.waiting) {
+            let leader: Option<LeaderRef> = self.state.leader();
+            let reply = if consented { Ok(answer.clone()) } else { Err(StepDownRefusal::NotThatLeader { leader }) };
+            // A caller that went away asks again.
+            let _ = caller.send(reply);
         }
+        ending
     }
 
-    fn stop_leading(&mut self, flush: bool) {
-        self.began = None;
-        let Some(leader) = self.leader.take() else { return };
-        let (lease, grace) = (self.lease.clone(), self.settings.step_down_grace);
-        self.later("stop_leading", async move {
-            let_go(&lease).await;
-            let (answer, term) = leader.stop(flush, grace).await;
-            tracing::info!(term = %answer.term, complete = answer.complete, "leadership ended");
-            Input::Stopped(answer, term)
-        });
+    fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+        self.phase_began = Instant::now();
     }
 
-    async fn release(&mut self, number: Term, why: Ending) {
-        let Some(term) = self.ended_term.take().filter(|term| term.term() == number) else {
-            tracing::warn!(term = %number, "the row is not released: not everything of this term has ended; the next leader ends it");
-            return;
-        };
-        let (how, note) = match (why, self.failure.take()) {
-            (Ending::TakeOverFailed, Some((how, reason))) => (how, Some(reason)),
-            (Ending::TakeOverFailed, None) => (Ended::TakeOverFailed, None),
-            (Ending::Done | Ending::Unauthorized, _) => (Ended::Released, None),
-        };
-        let (done, released) = oneshot::channel();
-        self.order(Order::Release { term, how, note, done }).await;
-        let _ = released.await;
-    }
-}
-
-/// Has the lease task stop renewing and give its clone of the term back.
-async fn let_go(lease: &mpsc::Sender<Order>) {
-    let (done, gone) = oneshot::channel();
-    // Errors mean that the task has ended, and its clone with it.
-    if lease.send(Order::LetGo(done)).await.is_ok() {
-        let _ = gone.await;
+    fn end_phase(&mut self, phase: Phase) {
+        self.metrics.phase(phase, self.phase_began.elapsed());
+        self.phase_began = Instant::now();
     }
 }
 
 fn standing_of(state: &State) -> Standing {
     let (term, successor) = match &state.phase {
-        Where::TakingOver { term, .. } | Where::Leader { term, .. } | Where::SteppingDown { term, .. } => {
-            (Some(*term), None)
-        }
-        Where::SteppedDown { term, successor } => (Some(*term), successor.clone()),
+        Where::TakingOver { term, .. }
+        | Where::Leader { term, .. }
+        | Where::Suspended { term, .. }
+        | Where::SteppingDown { term, .. } => (Some(*term), None),
+        Where::SteppedDown { term, successor, .. } => (Some(*term), successor.clone()),
         Where::Candidate(_) | Where::Gone => (None, None),
     };
     Standing { role: state.role(), term, leader: state.leader(), successor }

@@ -294,15 +294,14 @@ impl Snapshot {
         self.changed.notify_one();
     }
 
-    /// What was observed of every compute, for the successor.
+    /// What was observed of up to `limit` computes after `after`, ordered by id: for a successor, page by page.
     #[must_use]
-    pub fn all_observed(&self) -> BTreeMap<ComputeId, Observed> {
+    pub fn observed_page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
         let fleet = self.lock();
-        let seen = fleet.entries.iter().filter_map(|(id, entry)| {
-            let observed = entry.borrow().observed.clone()?;
-            Some((id.clone(), Observed::clone(&observed)))
-        });
-        seen.collect()
+        let rest = fleet.entries.range::<ComputeId, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let seen = rest.filter_map(|(id, entry)| Some((id.clone(), entry.borrow().observed.clone()?)));
+        seen.take(limit).collect()
     }
 
     /// Counts for metrics.

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList, Role, StepDownRequest, StepDownResponse};
+use pgfleet_api::controller::{
+    ControllerStatus, LeaderView, MemberList, Role, StepDownRequest, TakeOverRequest, TakeOverResponse, TermList,
+    TermView,
+};
 use pgfleet_persistence::DbError;
 
 use super::{Desk, Operation, ServiceError};
+use crate::leadership::{Lines, Peer, SteppedDown};
 
-/// How long everybody but the successor leaves a term alone after its step-down, in milliseconds.
-pub const HOLD_MS: u64 = 2000;
+/// The longest page of the history.
+const MAX_TERMS: i64 = 1000;
 
 impl Desk {
     /// What this member is. Never touches the database.
@@ -24,7 +28,8 @@ impl Desk {
             term: standing.term,
             leader: standing.leader,
             successor: standing.successor,
-            hold_ms: (standing.role == Role::SteppedDown).then_some(HOLD_MS),
+            hold_ms: (standing.role == Role::SteppedDown)
+                .then(|| u64::try_from(self.leadership.hold().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -52,16 +57,49 @@ impl Desk {
         Ok(MemberList { controllers: self.leadership.members() })
     }
 
+    /// The terms there were, the newest first, read from the database in every role.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn leader_history(&self, limit: Option<u32>) -> Result<TermList, ServiceError> {
+        let limit = limit.map_or(20, i64::from).clamp(1, MAX_TERMS);
+        let begun = Instant::now();
+        let terms = self.database.leader_history(limit).await;
+        self.metrics.took(Operation::Read, begun.elapsed());
+        let terms = terms.map_err(|error| self.read_failed(error))?.into_iter().map(|term| TermView {
+            term: term.term,
+            instance_id: term.instance_id,
+            address: term.address,
+            began: term.began,
+            started_at: term.started_at,
+            ended: term.ended,
+            ended_at: term.ended_at,
+            note: term.note,
+            target_schema: term.target_schema,
+        });
+        Ok(TermList { terms: terms.collect() })
+    }
+
     /// Steps down for the candidate that asks, or for anybody.
     ///
     /// # Errors
-    /// [`ServiceError::NotThatLeader`].
-    pub async fn step_down(&self, request: Option<StepDownRequest>) -> Result<Arc<StepDownResponse>, ServiceError> {
-        let (target, successor) = match request {
-            Some(request) => (Some(request.leader), Some(request.candidate)),
-            None => (None, None),
-        };
-        Ok(self.leadership.step_down(target, successor).await?)
+    /// [`ServiceError::StepDown`].
+    pub async fn step_down(&self, request: Option<StepDownRequest>) -> Result<Arc<SteppedDown>, ServiceError> {
+        Ok(self.leadership.step_down(request).await?)
+    }
+
+    /// Has this member take over, and waits until it leads and serves.
+    ///
+    /// # Errors
+    /// [`ServiceError::TakeOver`].
+    pub async fn take_over(&self, request: TakeOverRequest) -> Result<TakeOverResponse, ServiceError> {
+        Ok(self.leadership.take_over(request.force).await?)
+    }
+
+    /// A stream of where this member stands; a peer that reads it is a registered member.
+    #[must_use]
+    pub fn follow(&self, peer: Option<Peer>) -> Lines {
+        self.leadership.follow(peer)
     }
 
     pub(super) fn read_failed(&self, error: DbError) -> ServiceError {

@@ -5,7 +5,7 @@ use pgfleet_api::{ComputeId, Generation, SpecHash};
 use pgfleet_domain::spec::SpecError;
 use pgfleet_persistence::{DbError, WriteError};
 
-use crate::leadership::NotThatLeader;
+pub use crate::leadership::{StepDownRefusal, TakeOverRefusal};
 
 /// An error of the desk. The door decides the status.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +18,12 @@ pub enum ServiceError {
         /// Who leads, as far as it knows.
         leader: Option<LeaderRef>,
     },
-    /// The request to step down is meant for another leadership.
+    /// This member does not step down.
     #[error(transparent)]
-    NotThatLeader(#[from] NotThatLeader),
+    StepDown(#[from] StepDownRefusal),
+    /// This member did not take over.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverRefusal),
     /// There is no such compute.
     #[error("there is no compute {0}")]
     UnknownCompute(ComputeId),

@@ -16,10 +16,11 @@ use arc_swap::ArcSwapOption;
 use pgfleet_api::Term;
 use pgfleet_persistence::{Database, Writer};
 
-pub use controller::HOLD_MS;
-pub use error::ServiceError;
+pub use error::{ServiceError, StepDownRefusal, TakeOverRefusal};
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
+
+pub use crate::leadership::{Lines, Peer, SteppedDown};
 
 use crate::leadership::{Handle, Standing};
 use crate::observe::Snapshot;

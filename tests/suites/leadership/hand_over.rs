@@ -49,7 +49,7 @@ async fn sigterm_candidate() {
 }
 
 /// An operator's step-down has no body and gets the whole snapshot, the same each time. Meanwhile nothing is executed but
-/// what every role answers. When the lease has run out and nobody came, the old leader leads again.
+/// what every role answers. When nobody came for a short while, the old leader leads again.
 #[tokio::test(flavor = "multi_thread")]
 async fn step_down_without_a_body() {
     let Some(fleet) = Fleet::start("step_down_without_a_body").await else { return };

@@ -8,16 +8,20 @@ use pgfleet_api::controller::LeaderRef;
 use super::{Action, Answer, AskEnd, Began, Claim, ClaimEnd, Ending, Event, Phase, Row, Seen, State, Waiting};
 
 pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Duration) -> Vec<Action> {
+    let idle = waiting == Waiting::Idle;
     match event {
         Event::Tick => next.read_when_due(now),
-        Event::RowRead(row) => match waiting {
-            Waiting::Idle => row_read(next, row.as_ref(), now),
-            Waiting::Asking | Waiting::Claiming => Vec::new(),
-        },
-        Event::Answered { term, answer } => match waiting {
-            Waiting::Idle => answered(next, term, answer, now),
-            Waiting::Asking | Waiting::Claiming => Vec::new(),
-        },
+        Event::Woken if idle => {
+            next.next_read = now + next.config.renew;
+            vec![Action::ReadRow]
+        }
+        Event::TakeOverAsked { force, until } => {
+            next.note_wish(force, until);
+            if idle { vec![Action::ReadRow] } else { Vec::new() }
+        }
+        Event::RowRead(row) if idle => row_read(next, row.as_ref(), now),
+        Event::HistoryRead { newest, failed } if idle => history_read(next, newest, &failed),
+        Event::Answered { term, answer } if idle => answered(next, term, answer, now),
         Event::AskEnded(end) => match waiting {
             Waiting::Asking => ask_ended(next, end),
             Waiting::Idle | Waiting::Claiming => Vec::new(),
@@ -27,10 +31,17 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
             next.phase = Phase::Gone;
             vec![Action::Exit(Ending::Done)]
         }
-        // Late results of a leadership that is over.
-        Event::Renewed { .. }
-        | Event::Heard(_)
+        // Busy, or late results of a leadership that is over.
+        Event::Woken
+        | Event::RowRead(_)
+        | Event::HistoryRead { .. }
+        | Event::Answered { .. }
+        | Event::ReadFailed
         | Event::MayLead(_)
+        | Event::Pending(_)
+        | Event::HandOverSeen
+        | Event::Renewed { .. }
+        | Event::Heard(_)
         | Event::Fenced
         | Event::TookOver
         | Event::TakeOverFailed
@@ -40,6 +51,9 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
 }
 
 fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
+    if next.wish.as_ref().and_then(|wish| wish.until).is_some_and(|until| now >= until) {
+        next.wish = None;
+    }
     if !next.can_lead {
         return Vec::new();
     }
@@ -47,16 +61,21 @@ fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
         return claim(next, None, Began::First);
     };
     if row.released {
+        // One that would migrate asks first whether that is what ended the term: then the others come first.
+        if next.pending.is_some() && !next.lease_ran_out(now) {
+            return vec![Action::ReadHistory];
+        }
         return claim(next, Some((row, true)), Began::Released);
     }
     if row.instance_id == next.config.me {
         return claim(next, Some((row, true)), Began::Revert);
     }
-    if next.may_ask {
-        next.may_ask = false;
+    if let Some(wish) = next.wish.as_mut().filter(|wish| wish.asked != Some(row.term)) {
+        wish.asked = Some(row.term);
+        let force = wish.force;
         next.phase = Phase::Candidate(Waiting::Asking);
         let leader = LeaderRef { instance_id: row.instance_id, term: row.term, address: row.address.clone() };
-        return vec![Action::AskStepDown(leader)];
+        return vec![Action::AskStepDown { leader, force }];
     }
     if next.lease_ran_out(now) {
         return claim(next, Some((row, false)), Began::Lease);
@@ -64,16 +83,28 @@ fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
     vec![Action::AskStatus(row.clone())]
 }
 
-fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<Action> {
-    if !next.can_lead {
+fn history_read(next: &mut State, newest: Term, failed: &[String]) -> Vec<Action> {
+    let Some(watch) = next.watch.as_ref().filter(|watch| watch.row.released && watch.row.term == newest) else {
+        return Vec::new();
+    };
+    if next.pending.as_ref().is_some_and(|target| failed.contains(target)) {
         return Vec::new();
     }
+    let row = watch.row.clone();
+    claim(next, Some((&row, true)), Began::Released)
+}
+
+fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<Action> {
     let Some(watch) = next.watch.as_mut().filter(|watch| watch.row.term == term && !watch.row.released) else {
         return Vec::new();
     };
+    if !next.can_lead {
+        return Vec::new();
+    }
     match answer {
         Answer::Holds => {
             watch.stepped_down = None;
+            next.back_off(now);
             Vec::new()
         }
         Answer::Silent => Vec::new(),
@@ -104,12 +135,18 @@ fn ask_ended(next: &mut State, end: AskEnd) -> Vec<Action> {
             };
             claim(next, Some((&row, true)), Began::StepDown)
         }
-        // Somebody else leads by now: ask that one, it was not asked yet.
-        AskEnd::NotThatLeader => {
-            next.may_ask = true;
+        // Somebody else may lead by now: the wish stays for a leader that was not asked yet.
+        AskEnd::NotThatLeader => vec![Action::ReadRow],
+        AskEnd::Failed => {
+            next.wish = None;
             vec![Action::ReadRow]
         }
-        AskEnd::Failed => vec![Action::ReadRow],
+        AskEnd::MigrationFailedBefore => {
+            next.wish = None;
+            Vec::new()
+        }
+        // An operator is told; a member that is started to take over never could.
+        AskEnd::Unauthorized if next.wish.take().is_some_and(|wish| wish.until.is_some()) => Vec::new(),
         AskEnd::Unauthorized => {
             next.phase = Phase::Gone;
             vec![Action::Exit(Ending::Unauthorized)]
@@ -118,7 +155,7 @@ fn ask_ended(next: &mut State, end: AskEnd) -> Vec<Action> {
 }
 
 /// Without consent the claim holds only while the row has not been renewed, and the old sessions are ended first.
-fn claim(next: &mut State, over: Option<(&Row, bool)>, how: Began) -> Vec<Action> {
+pub(super) fn claim(next: &mut State, over: Option<(&Row, bool)>, how: Began) -> Vec<Action> {
     next.phase = Phase::Candidate(Waiting::Claiming);
     let seen = over.map(|(row, consent)| Seen {
         term: row.term,
@@ -132,7 +169,7 @@ fn claim(next: &mut State, over: Option<(&Row, bool)>, how: Began) -> Vec<Action
 fn claim_ended(next: &mut State, end: ClaimEnd) -> Vec<Action> {
     match end {
         ClaimEnd::Won { term, sent_at } => {
-            next.may_ask = false;
+            next.wish = None;
             next.highest = next.highest.max(term);
             next.phase = Phase::TakingOver { term, proved_at: sent_at };
             vec![Action::TakeOver(term)]

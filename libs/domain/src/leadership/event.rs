@@ -63,6 +63,25 @@ pub struct Claim {
     pub end_sessions: bool,
 }
 
+/// A term of the history, as far as a decision needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastTerm<'a> {
+    /// Its number.
+    pub term: Term,
+    /// Whether a failed migration ended it.
+    pub migration_failed: bool,
+    /// Newest migration of its leader.
+    pub target: &'a str,
+}
+
+/// What the terms aimed at that ended by a failed migration just before `term`, without another one in between.
+/// `newest_first` is the history.
+#[must_use]
+pub fn failed_targets<'a>(term: Term, newest_first: impl IntoIterator<Item = PastTerm<'a>>) -> Vec<String> {
+    let before = newest_first.into_iter().skip_while(|past| past.term >= term);
+    before.take_while(|past| past.migration_failed).map(|past| past.target.to_owned()).collect()
+}
+
 /// How a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimEnd {
@@ -88,6 +107,8 @@ pub enum AskEnd {
     NotThatLeader,
     /// It does not accept our token.
     Unauthorized,
+    /// It stays: this member's migration failed a short while ago.
+    MigrationFailedBefore,
     /// It did not answer in time.
     Failed,
 }
@@ -97,12 +118,34 @@ pub enum AskEnd {
 pub enum Event {
     /// Time passed.
     Tick,
+    /// Something may have happened to the leader: a stream to it ended, or the database told of a claim or release.
+    Woken,
+    /// A hand-over is under way somewhere.
+    HandOverSeen,
     /// The row was read.
     RowRead(Option<Row>),
-    /// Another member named a leader.
-    Heard(LeaderRef),
+    /// The row could not be read.
+    ReadFailed,
+    /// The history was read.
+    HistoryRead {
+        /// Its newest term.
+        newest: Term,
+        /// What ended the terms at its end by a failed migration, see [`failed_targets`]; for a leader those before its own.
+        failed: Vec<String>,
+    },
     /// Whether this program may lead on the schema there is.
     MayLead(bool),
+    /// Newest migration that this program would have to run.
+    Pending(Option<String>),
+    /// An operator asks this member to take over.
+    TakeOverAsked {
+        /// Also if its migration failed a short while ago.
+        force: bool,
+        /// When the wish lapses, on the own clock.
+        until: Duration,
+    },
+    /// Another member named a leader.
+    Heard(LeaderRef),
     /// The row's address was asked for its status.
     Answered {
         /// The row it was asked for.
@@ -141,10 +184,17 @@ pub enum Event {
 pub enum Action {
     /// Read the leader row.
     ReadRow,
+    /// Read the history of leadership.
+    ReadHistory,
     /// Ask the row's address for its status.
     AskStatus(Row),
     /// Ask the leader to step down.
-    AskStepDown(LeaderRef),
+    AskStepDown {
+        /// Whom.
+        leader: LeaderRef,
+        /// Also for a migration that failed a short while ago.
+        force: bool,
+    },
     /// Try a claim.
     Claim(Claim),
     /// Migrate, load, start the leader's tasks.

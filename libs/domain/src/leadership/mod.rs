@@ -7,8 +7,10 @@
 //! ```text
 //!               claim won            took over               step_down asked, SIGTERM
 //! candidate ───────────────► taking_over ──────► leader ───────────────────────────► stepping_down ─► stepped_down
-//!     ▲                                            │ lease not proved, fenced: lost                        │
-//!     └────────────────────────────────────────────┴── a higher term, or the lease ran out ◄──────────────┘
+//!     ▲                             lease proved ▲  │ lease not proved               ▲      │              │
+//!     │                                         suspended ───── the same, fenced ────┘      │              │
+//!     └──── fenced: lost ───────────────────────────────────────────────────────────────────┴──────────────┘
+//!                                                                   a higher term; or no one came: claim again
 //! ```
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -24,7 +26,7 @@ use pgfleet_api::controller::{Candidate, LeaderRef, Role};
 use pgfleet_api::{InstanceId, Term};
 
 pub use answer::{Answer, Reply, Row, judge};
-pub use event::{Action, AskEnd, Began, Claim, ClaimEnd, Ending, Event, Seen};
+pub use event::{Action, AskEnd, Began, Claim, ClaimEnd, Ending, Event, PastTerm, Seen, failed_targets};
 
 /// What a member is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub struct Config {
     pub margin: Duration,
     /// How long everybody but the successor leaves a term alone after its step-down.
     pub hold: Duration,
+    /// How long a member that stepped down waits for a successor before it claims again.
+    pub revert: Duration,
+    /// How long a leader refuses to step down for a migration that failed just before its term.
+    pub migration_retry: Duration,
 }
 
 /// Where a member stands.
@@ -64,6 +70,13 @@ pub enum Phase {
         /// As above.
         proved_at: Duration,
     },
+    /// Leads and cannot prove its lease: executes nothing until a renewal succeeds. Keeps its term and its tasks.
+    Suspended {
+        /// Own term.
+        term: Term,
+        /// As above.
+        proved_at: Duration,
+    },
     /// Draining.
     SteppingDown {
         /// The term that ends.
@@ -77,6 +90,8 @@ pub enum Phase {
         term: Term,
         /// For whom.
         successor: Option<Candidate>,
+        /// Own clock at the end of the sequence; it claims again when nobody came for a while.
+        since: Duration,
     },
     /// The process ends.
     Gone,
@@ -100,7 +115,7 @@ pub enum Why {
     Asked(Option<Candidate>),
     /// The process was asked to end.
     Terminating,
-    /// The lease could not be proved, or the database says that somebody else leads.
+    /// The database says that somebody else leads.
     Lost,
 }
 
@@ -109,10 +124,32 @@ pub enum Why {
 pub struct Watch {
     /// The row.
     pub row: Row,
-    /// Since when (term, renewals) are unchanged.
+    /// Since when (term, renewals) are unchanged, as far as this member could see.
     pub since: Duration,
+    /// When the row was last read.
+    pub read_at: Duration,
     /// Since when its owner is known to have stepped down.
     pub stepped_down: Option<Duration>,
+}
+
+/// A wish to lead although somebody does: the leader is asked to step down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Also for a migration that failed a short while ago.
+    pub force: bool,
+    /// When it lapses, on the own clock; `None`: the wish of the start, which is asked once whenever there is a leader.
+    pub until: Option<Duration>,
+    /// The term whose leader was asked and is not that leader; another one is asked again.
+    pub asked: Option<Term>,
+}
+
+/// A migration that ended a term, and until when nobody steps down for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Newest migration of the leader that failed.
+    pub target: String,
+    /// On the own clock.
+    pub until: Duration,
 }
 
 /// Everything a decision depends on.
@@ -128,28 +165,42 @@ pub struct State {
     pub highest: Term,
     /// The leader of the highest term that another member named, until the row says as much.
     pub heard: Option<LeaderRef>,
-    /// Whether this process may still ask for a step-down.
-    pub may_ask: bool,
+    /// Whether this process still wants to ask for a step-down.
+    pub wish: Option<Wish>,
     /// Whether this program may lead on the schema there is.
     pub can_lead: bool,
+    /// Newest migration that this program would have to run; `None`: nothing is pending.
+    pub pending: Option<String>,
+    /// What failed just before the own term.
+    pub failed: Vec<Failed>,
+    /// A reading of the row failed since the last one that did not.
+    pub blind: bool,
     /// When the row is read next.
     pub next_read: Duration,
+    /// Where the jitter comes from: chance is data, too.
+    pub seed: u64,
 }
 
 impl State {
     /// A member that has just started.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let may_ask = config.start_as_candidate;
+        let wish = config.start_as_candidate.then_some(Wish { force: false, until: None, asked: None });
+        // An instance id is random, so members do not jitter in step.
+        let seed = config.me.0.as_u64_pair().1;
         Self {
             config,
             phase: Phase::Candidate(Waiting::Idle),
             watch: None,
             highest: Term(0),
             heard: None,
-            may_ask,
+            wish,
             can_lead: true,
+            pending: None,
+            failed: Vec::new(),
+            blind: false,
             next_read: Duration::ZERO,
+            seed,
         }
     }
 
@@ -160,6 +211,7 @@ impl State {
             Phase::Candidate(_) => Role::Candidate,
             Phase::TakingOver { .. } => Role::TakingOver,
             Phase::Leader { .. } => Role::Leader,
+            Phase::Suspended { .. } => Role::Suspended,
             Phase::SteppingDown { .. } => Role::SteppingDown,
             Phase::SteppedDown { .. } | Phase::Gone => Role::SteppedDown,
         }
@@ -169,7 +221,7 @@ impl State {
     #[must_use]
     pub fn held_term(&self) -> Option<Term> {
         match &self.phase {
-            Phase::TakingOver { term, .. } | Phase::Leader { term, .. } => Some(*term),
+            Phase::TakingOver { term, .. } | Phase::Leader { term, .. } | Phase::Suspended { term, .. } => Some(*term),
             Phase::Candidate(_) | Phase::SteppingDown { .. } | Phase::SteppedDown { .. } | Phase::Gone => None,
         }
     }
@@ -179,11 +231,20 @@ impl State {
     #[must_use]
     pub fn proved_until(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::TakingOver { proved_at, .. } | Phase::Leader { proved_at, .. } => {
+            Phase::TakingOver { proved_at, .. }
+            | Phase::Leader { proved_at, .. }
+            | Phase::Suspended { proved_at, .. } => {
                 Some(*proved_at + self.config.lease.saturating_sub(self.config.margin))
             }
             Phase::Candidate(_) | Phase::SteppingDown { .. } | Phase::SteppedDown { .. } | Phase::Gone => None,
         }
+    }
+
+    /// Whether this leader does not step down for a candidate that would have to migrate to `target`: that failed a short
+    /// while ago, and nobody insists.
+    #[must_use]
+    pub fn refuses(&self, target: Option<&str>, force: bool, now: Duration) -> bool {
+        !force && self.failed.iter().any(|failed| target == Some(failed.target.as_str()) && now < failed.until)
     }
 
     /// Who leads, as far as this member knows.
@@ -211,11 +272,26 @@ pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>
             next.note_heard(leader);
             return (next, Vec::new());
         }
+        Event::ReadFailed => {
+            next.blind = true;
+            return (next, Vec::new());
+        }
         Event::MayLead(may) => {
             next.can_lead = may;
             return (next, Vec::new());
         }
+        Event::Pending(target) => {
+            next.pending = target;
+            return (next, Vec::new());
+        }
+        Event::HandOverSeen => {
+            next.look_closely(now);
+            return (next, Vec::new());
+        }
         Event::Tick
+        | Event::Woken
+        | Event::TakeOverAsked { .. }
+        | Event::HistoryRead { .. }
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
@@ -230,30 +306,38 @@ pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>
     let actions = match &state.phase {
         Phase::Candidate(waiting) => candidate::decide(&mut next, *waiting, event, now),
         Phase::TakingOver { term, .. } => holder::holding(&mut next, *term, false, event, now),
-        Phase::Leader { term, .. } => holder::holding(&mut next, *term, true, event, now),
-        Phase::SteppingDown { term, why } => holder::stepping_down(&mut next, *term, why.clone(), event),
-        Phase::SteppedDown { term, .. } => holder::stepped_down(&mut next, *term, event, now),
+        Phase::Leader { term, .. } | Phase::Suspended { term, .. } => {
+            holder::holding(&mut next, *term, true, event, now)
+        }
+        Phase::SteppingDown { term, why } => holder::stepping_down(&mut next, *term, why.clone(), event, now),
+        Phase::SteppedDown { term, since, .. } => holder::stepped_down(&mut next, *term, *since, event, now),
         Phase::Gone => Vec::new(),
     };
     (next, actions)
 }
 
 impl State {
-    /// Every member judges the lease by its own clock: it counts from when this member first read the value.
+    /// Every member judges the lease by its own clock: it counts from when this member first read the value. A member that
+    /// could not read for a while could not have seen a renewal either, so it counts anew from its first reading. Safety
+    /// does not need this; it leaves the row to the leader after a database was away from all of them.
     fn note_row(&mut self, row: Option<&Row>, now: Duration) {
         self.next_read = now + self.config.renew;
+        let blind = std::mem::take(&mut self.blind);
         let Some(row) = row else {
             self.watch = None;
             return;
         };
         self.highest = self.highest.max(row.term);
-        match &mut self.watch {
-            Some(watch) if watch.row.term == row.term && watch.row.renewals == row.renewals => watch.row = row.clone(),
+        let (since, stepped_down) = match &self.watch {
             Some(watch) if watch.row.term == row.term => {
-                *watch = Watch { row: row.clone(), since: now, stepped_down: watch.stepped_down }
+                let unseen = (self.config.renew * 2).max(row.lease / 3);
+                let saw_all = !blind && now.saturating_sub(watch.read_at) <= unseen;
+                let still = watch.row.renewals == row.renewals && watch.row.released == row.released;
+                (if still && saw_all { watch.since } else { now }, watch.stepped_down)
             }
-            _ => self.watch = Some(Watch { row: row.clone(), since: now, stepped_down: None }),
-        }
+            _ => (now, None),
+        };
+        self.watch = Some(Watch { row: row.clone(), since, read_at: now, stepped_down });
     }
 
     /// What others say only shows clients the way; it decides nothing, and it does not raise the floor of a claim.
@@ -275,6 +359,19 @@ impl State {
         }
         self.next_read = now + self.config.renew;
         vec![Action::ReadRow]
+    }
+
+    /// Somebody asks this member to take over.
+    fn note_wish(&mut self, force: bool, until: Duration) {
+        self.wish = Some(Wish { force, until: Some(until), asked: None });
+    }
+
+    /// The leader lives: members that were woken by the same thing do not look again in step.
+    fn back_off(&mut self, now: Duration) {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // The upper bits are the random ones.
+        let percent = u32::try_from((self.seed >> 33) % 50).unwrap_or(0);
+        self.next_read = now + self.config.renew * (75 + percent) / 100;
     }
 
     fn lease_ran_out(&self, now: Duration) -> bool {

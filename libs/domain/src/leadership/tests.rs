@@ -22,6 +22,8 @@ fn config(me: u128, ask: bool) -> Config {
         lease: at(5000),
         margin: at(1000),
         hold: at(2000),
+        revert: at(1000),
+        migration_retry: at(600_000),
     }
 }
 
@@ -71,7 +73,7 @@ fn a_candidate_asks_for_a_step_down_once_and_only_with_the_flag() {
     let (_, actions) = run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]);
     assert_eq!(actions, [Action::AskStatus(row(1, 3, 7))]);
     let (state, actions) = run(State::new(config(2, true)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]);
-    assert!(matches!(actions.as_slice(), [Action::AskStepDown(leader)] if leader.term == Term(3)));
+    assert!(matches!(actions.as_slice(), [Action::AskStepDown { leader, force: false }] if leader.term == Term(3)));
     let (_, actions) =
         run(state, vec![(10, Event::AskEnded(AskEnd::Failed)), (20, Event::RowRead(Some(row(1, 3, 8))))]);
     assert_eq!(actions, [Action::AskStatus(row(1, 3, 8))], "it asks once per process");
@@ -148,19 +150,66 @@ fn an_answer_about_an_older_row_is_ignored() {
     assert!(run(State::new(config(2, false)), events).1.is_empty());
 }
 
+/// Readings of a row that never moves, every renew, and what the last one led to.
+fn watching(state: State, owner: Row, from: u64, until: u64) -> (State, Vec<Action>) {
+    let times = (from..=until).step_by(500);
+    run(state, times.map(|ms| (ms, Event::RowRead(Some(owner.clone())))).collect())
+}
+
 #[test]
 fn the_lease_counts_from_when_renewals_were_first_read() {
     let start = State::new(config(2, false));
-    let still = vec![(0, Event::RowRead(Some(row(1, 3, 7)))), (4999, Event::RowRead(Some(row(1, 3, 7))))];
-    assert!(matches!(run(start.clone(), still).1.as_slice(), [Action::AskStatus(_)]));
-    let out = vec![(0, Event::RowRead(Some(row(1, 3, 7)))), (5000, Event::RowRead(Some(row(1, 3, 7))))];
-    assert_eq!(claim_of(&run(start.clone(), out).1).how, Began::Lease);
-    let moved = vec![
-        (0, Event::RowRead(Some(row(1, 3, 7)))),
-        (4000, Event::RowRead(Some(row(1, 3, 8)))),
-        (8999, Event::RowRead(Some(row(1, 3, 8)))),
-    ];
-    assert!(matches!(run(start, moved).1.as_slice(), [Action::AskStatus(_)]));
+    let (still, actions) = watching(start.clone(), row(1, 3, 7), 0, 4500);
+    assert!(matches!(actions.as_slice(), [Action::AskStatus(_)]));
+    let out = decide(&still, Event::RowRead(Some(row(1, 3, 7))), at(5000)).1;
+    assert_eq!((claim_of(&out).how, claim_of(&out).seen.unwrap().renewals), (Began::Lease, Some(7)));
+    let (moved, _) = watching(start, row(1, 3, 7), 0, 4000);
+    let (_, actions) = watching(moved, row(1, 3, 8), 4500, 9000);
+    assert!(matches!(actions.as_slice(), [Action::AskStatus(_)]));
+}
+
+#[test]
+fn whoever_could_not_read_counts_the_lease_anew() {
+    let (seen, _) = watching(State::new(config(2, false)), row(1, 3, 7), 0, 4000);
+    let failed = decide(&seen, Event::ReadFailed, at(4500)).0;
+    assert!(matches!(watching(failed.clone(), row(1, 3, 7), 5000, 9500).1.as_slice(), [Action::AskStatus(_)]));
+    assert_eq!(claim_of(&watching(failed, row(1, 3, 7), 5000, 10000).1).how, Began::Lease);
+    // The database answered after a long while: no reading failed, and none could have shown a renewal.
+    let late = run(seen, vec![(7000, Event::RowRead(Some(row(1, 3, 7))))]).0;
+    assert!(matches!(watching(late.clone(), row(1, 3, 7), 7500, 11500).1.as_slice(), [Action::AskStatus(_)]));
+    assert_eq!(claim_of(&watching(late, row(1, 3, 7), 7500, 12000).1).how, Began::Lease);
+}
+
+#[test]
+fn a_lease_that_ran_out_is_claimed_whatever_the_address_answers() {
+    let mut state = State::new(config(2, false));
+    for ms in (0..5000).step_by(500) {
+        let seen = (ms, Event::RowRead(Some(row(1, 3, 7))));
+        let holds = (ms + 1, Event::Answered { term: Term(3), answer: Answer::Holds });
+        let (next, actions) = run(state, vec![seen, holds]);
+        assert!(actions.is_empty(), "suspended, but its lease runs");
+        state = next;
+    }
+    let (_, actions) = run(state, vec![(5000, Event::RowRead(Some(row(1, 3, 7))))]);
+    assert_eq!(claim_of(&actions).how, Began::Lease, "suspended for ever is not headless for ever");
+}
+
+#[test]
+fn whoever_is_woken_looks_at_once_and_backs_off_from_a_leader_that_lives() {
+    let (state, _) = run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]);
+    let (state, actions) = decide(&state, Event::Woken, at(10));
+    assert_eq!(actions, [Action::ReadRow]);
+    let mut next_reads = std::collections::BTreeSet::new();
+    let (mut state, _) = decide(&state, Event::RowRead(Some(row(1, 3, 7))), at(11));
+    for _ in 0..20 {
+        state = decide(&state, Event::Answered { term: Term(3), answer: Answer::Holds }, at(12)).0;
+        let wait = state.next_read - at(12);
+        assert!((at(375)..at(625)).contains(&wait), "{wait:?}");
+        next_reads.insert(wait);
+    }
+    assert!(next_reads.len() > 5, "no jitter in {next_reads:?}");
+    let (asking, _) = run(State::new(config(2, true)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]);
+    assert!(decide(&asking, Event::Woken, at(1)).1.is_empty(), "one thing at a time");
 }
 
 #[test]
@@ -170,22 +219,50 @@ fn after_a_step_down_only_the_successor_claims_within_the_hold() {
     let seen = |ms| (ms, Event::RowRead(Some(row(1, 3, 7))));
     let mine = run(State::new(config(2, false)), vec![seen(0), (1, answer(2))]).1;
     assert_eq!(claim_of(&mine).how, Began::StepDown);
-    let early = run(State::new(config(2, false)), vec![seen(0), (1, answer(4)), seen(1999), (2000, answer(4))]).1;
+    let early = run(State::new(config(2, false)), vec![seen(0), (1, answer(4)), seen(1500), (2000, answer(4))]).1;
     assert!(early.is_empty());
     let late = run(State::new(config(2, false)), vec![seen(0), (1, answer(4)), seen(2000), (2001, answer(4))]).1;
     assert_eq!(claim_of(&late).how, Began::StepDown);
 }
 
 #[test]
-fn a_leader_that_cannot_prove_its_lease_stops_before_others_may_claim() {
+fn a_leader_that_cannot_prove_its_lease_is_suspended_until_it_can() {
     let state = leading(1, 1);
-    assert!(decide(&state, Event::Tick, at(3999)).1.is_empty());
-    let (lost, actions) = decide(&state, Event::Tick, at(4000));
+    assert_eq!(decide(&state, Event::Tick, at(3999)).0.role(), Role::Leader);
+    let (suspended, actions) = decide(&state, Event::Tick, at(4000));
+    assert_eq!((suspended.role(), suspended.held_term()), (Role::Suspended, Some(Term(1))), "it renews on");
+    assert!(actions.is_empty(), "it keeps its tasks");
+    assert_eq!(suspended.proved_until(), Some(at(4000)));
+    let (late, _) = decide(&suspended, Event::Renewed { sent_at: at(100) }, at(4500));
+    assert_eq!(late.role(), Role::Suspended, "an old renewal proves nothing now");
+    let (back, actions) = decide(&suspended, Event::Renewed { sent_at: at(60_000) }, at(60_005));
+    assert_eq!((back.role(), back.held_term()), (Role::Leader, Some(Term(1))));
+    assert!(actions.is_empty());
+    let (lost, actions) = decide(&suspended, Event::Fenced, at(60_000));
     assert_eq!(actions, [Action::StopLeading { flush: false }]);
-    assert_eq!(lost.role(), Role::SteppingDown);
-    assert_eq!(decide(&lost, Event::Drained, at(4100)).0.role(), Role::Candidate);
-    let (renewed, _) = decide(&state, Event::Renewed { sent_at: at(3000) }, at(3500));
-    assert!(decide(&renewed, Event::Tick, at(6999)).1.is_empty());
+    assert_eq!(decide(&lost, Event::Drained, at(60_010)).0.role(), Role::Candidate);
+}
+
+#[test]
+fn a_suspended_leader_steps_down_when_it_is_asked_and_ends_when_it_is_told() {
+    let suspended = decide(&leading(1, 1), Event::Tick, at(4000)).0;
+    for (event, role) in
+        [(Event::StepDownAsked { successor: None }, Role::SteppedDown), (Event::Terminate, Role::SteppedDown)]
+    {
+        let (stopping, actions) = decide(&suspended, event, at(4100));
+        assert_eq!(actions, [Action::StopLeading { flush: true }]);
+        assert_eq!(decide(&stopping, Event::Drained, at(4200)).0.role(), role);
+    }
+}
+
+#[test]
+fn a_take_over_goes_on_while_its_lease_is_not_proved_and_serves_only_when_it_is() {
+    let won = Event::ClaimEnded(ClaimEnd::Won { term: Term(1), sent_at: at(0) });
+    let (state, _) = run(State::new(config(1, false)), vec![(0, Event::RowRead(None)), (1, won), (9000, Event::Tick)]);
+    assert_eq!(state.role(), Role::TakingOver);
+    let (state, _) = decide(&state, Event::TookOver, at(9001));
+    assert_eq!(state.role(), Role::Suspended);
+    assert_eq!(decide(&state, Event::Renewed { sent_at: at(9002) }, at(9003)).0.role(), Role::Leader);
 }
 
 #[test]
@@ -201,7 +278,7 @@ fn step_down_then_successor_then_candidate() {
     assert_eq!(actions, [Action::StopLeading { flush: true }]);
     assert_eq!(state.held_term(), None, "it renews no more");
     let (state, _) = decide(&state, Event::Drained, at(20));
-    assert_eq!(state.phase, Phase::SteppedDown { term: Term(1), successor });
+    assert_eq!(state.phase, Phase::SteppedDown { term: Term(1), successor, since: at(20) });
     let (state, _) = decide(&state, Event::RowRead(Some(row(2, 2, 0))), at(30));
     assert_eq!(state.role(), Role::Candidate);
     assert_eq!(state.leader().map(|leader| leader.instance_id), Some(id(2)));
@@ -223,16 +300,109 @@ fn in_a_hand_over_the_row_is_looked_at_closely() {
 }
 
 #[test]
-fn a_stepped_down_leader_without_a_successor_leads_again_when_the_lease_has_run_out() {
-    let (state, _) = decide(&leading(1, 1), Event::StepDownAsked { successor: None }, at(10));
-    let (state, _) = decide(&state, Event::Drained, at(20));
-    let (state, _) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(30));
-    assert_eq!(state.role(), Role::SteppedDown);
-    let (state, actions) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(5030));
+fn a_stepped_down_leader_that_nobody_succeeds_claims_again() {
+    let successor = Some(Candidate { instance_id: id(2), address: "http://m2".into() });
+    for successor in [successor, None] {
+        let (state, _) = decide(&leading(1, 1), Event::StepDownAsked { successor }, at(10));
+        let (state, actions) = decide(&state, Event::Drained, at(20));
+        assert_eq!(actions, [Action::ReadRow]);
+        let (state, actions) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(1019));
+        assert_eq!((state.role(), actions), (Role::SteppedDown, vec![]));
+        let (_, actions) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(1020));
+        let claim = claim_of(&actions);
+        assert_eq!((claim.how, claim.end_sessions), (Began::Revert, false));
+        let barred = decide(&state, Event::MayLead(false), at(1019)).0;
+        assert!(decide(&barred, Event::RowRead(Some(row(1, 1, 0))), at(1020)).1.is_empty(), "it may not lead any more");
+        assert_eq!(decide(&state, Event::Woken, at(1000)).1, [Action::ReadRow]);
+    }
+}
+
+#[test]
+fn an_operator_has_a_candidate_ask_and_the_wish_lapses() {
+    let start = || run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]).0;
+    let wish = Event::TakeOverAsked { force: true, until: at(3000) };
+    let (asked, actions) = decide(&start(), wish.clone(), at(10));
+    assert_eq!(actions, [Action::ReadRow]);
+    let (asking, actions) = decide(&asked, Event::RowRead(Some(row(1, 3, 7))), at(11));
+    assert!(matches!(actions.as_slice(), [Action::AskStepDown { force: true, .. }]));
+    assert!(matches!(
+        decide(&asked, Event::RowRead(Some(row(1, 3, 8))), at(3000)).1.as_slice(),
+        [Action::AskStatus(_)]
+    ));
+    // A leader that is not that leader is asked once; its successor is another one.
+    let (state, actions) = decide(&asking, Event::AskEnded(AskEnd::NotThatLeader), at(20));
+    assert_eq!(actions, [Action::ReadRow]);
+    assert!(matches!(decide(&state, Event::RowRead(Some(row(1, 3, 8))), at(21)).1.as_slice(), [Action::AskStatus(_)]));
+    assert!(matches!(
+        decide(&state, Event::RowRead(Some(row(4, 4, 0))), at(21)).1.as_slice(),
+        [Action::AskStepDown { leader, .. }] if leader.term == Term(4)
+    ));
+    let (refused, actions) = decide(&asking, Event::AskEnded(AskEnd::MigrationFailedBefore), at(20));
+    assert_eq!((refused.role(), refused.wish, actions), (Role::Candidate, None, vec![]));
+    let (refused, actions) = decide(&asking, Event::AskEnded(AskEnd::Unauthorized), at(20));
+    assert_eq!((refused.role(), actions), (Role::Candidate, vec![]), "only a member that was started for it ends");
+    // A wish that comes while its term ends is kept for the successor's.
+    let (state, _) = decide(&leading(2, 3), Event::StepDownAsked { successor: None }, at(10));
+    let (state, _) = run(state, vec![(11, wish), (12, Event::Drained)]);
+    let (state, actions) = decide(&state, Event::RowRead(Some(row(4, 4, 0))), at(20));
     assert_eq!((state.role(), actions), (Role::Candidate, vec![Action::ReadRow]));
-    let (_, actions) = decide(&state, Event::RowRead(Some(row(1, 1, 0))), at(5040));
-    let claim = claim_of(&actions);
-    assert_eq!((claim.how, claim.end_sessions), (Began::Revert, false));
+}
+
+#[test]
+fn a_program_that_may_not_lead_claims_and_asks_nothing() {
+    let barred = decide(&State::new(config(2, true)), Event::MayLead(false), at(0)).0;
+    let released = Row { released: true, ..row(1, 3, 7) };
+    for seen in [None, Some(released), Some(row(1, 3, 7)), Some(row(2, 3, 7))] {
+        assert!(decide(&barred, Event::RowRead(seen), at(1)).1.is_empty());
+    }
+    let dead = vec![
+        (1, Event::RowRead(Some(row(1, 3, 7)))),
+        (2, Event::Answered { term: Term(3), answer: Answer::Dead }),
+        (60_000, Event::RowRead(Some(row(1, 3, 7)))),
+    ];
+    assert!(run(barred.clone(), dead).1.is_empty());
+    let let_in = decide(&barred, Event::MayLead(true), at(3)).0;
+    assert!(matches!(
+        decide(&let_in, Event::RowRead(Some(row(1, 3, 7))), at(4)).1.as_slice(),
+        [Action::AskStepDown { .. }]
+    ));
+}
+
+#[test]
+fn nobody_steps_down_for_a_migration_that_failed_a_short_while_ago() {
+    let past = |term, migration_failed, target| PastTerm { term: Term(term), migration_failed, target };
+    let history =
+        [past(6, false, "b"), past(5, true, "c"), past(4, true, "d"), past(3, false, "b"), past(2, true, "e")];
+    assert_eq!(failed_targets(Term(6), history), ["c", "d"]);
+    assert_eq!(failed_targets(Term(7), history), [""; 0], "another term came in between");
+    assert_eq!(failed_targets(Term(6), history[1..].to_vec()), ["c", "d"]);
+
+    let read = Event::HistoryRead { newest: Term(6), failed: vec!["c".to_owned()] };
+    let (state, actions) = decide(&leading(1, 6), read.clone(), at(1000));
+    assert!(actions.is_empty());
+    assert!(state.refuses(Some("c"), false, at(600_999)));
+    assert!(!state.refuses(Some("c"), true, at(1001)), "somebody insists");
+    assert!(!state.refuses(Some("c"), false, at(601_000)), "long ago");
+    assert!(!state.refuses(Some("d"), false, at(1001)) && !state.refuses(None, false, at(1001)));
+    assert!(!decide(&leading(1, 7), read, at(1000)).0.refuses(Some("c"), false, at(1001)), "of another term");
+}
+
+#[test]
+fn a_row_that_a_failed_migration_released_is_left_to_others_for_a_lease() {
+    let released = Row { released: true, ..row(1, 3, 7) };
+    let mine = decide(&State::new(config(2, false)), Event::Pending(Some("c".to_owned())), at(0)).0;
+    let (state, actions) = decide(&mine, Event::RowRead(Some(released.clone())), at(0));
+    assert_eq!(actions, [Action::ReadHistory]);
+    let told = |failed: &[&str]| Event::HistoryRead {
+        newest: Term(3),
+        failed: failed.iter().map(|target| (*target).to_owned()).collect(),
+    };
+    assert_eq!(claim_of(&decide(&state, told(&["other"]), at(1)).1).how, Began::Released);
+    let (state, actions) = decide(&state, told(&["c"]), at(1));
+    assert!(actions.is_empty());
+    let (state, actions) = watching(state, released.clone(), 500, 4500);
+    assert_eq!(actions, [Action::ReadHistory]);
+    assert_eq!(claim_of(&decide(&state, Event::RowRead(Some(released)), at(5000)).1).how, Began::Released);
 }
 
 #[test]
@@ -266,40 +436,80 @@ fn a_failed_take_over_releases_the_row_and_ends() {
 fn any_event() -> impl Strategy<Value = Event> {
     let any_row = (1u128..4, 1i64..4, 0i64..3, any::<bool>())
         .prop_map(|(owner, term, renewals, released)| Row { released, ..row(owner, term, renewals) });
-    prop_oneof![
-        Just(Event::Tick),
+    let answers = prop_oneof![
+        Just(Answer::Dead),
+        Just(Answer::Silent),
+        Just(Answer::Holds),
+        Just(Answer::SteppedDown { successor: Some(id(1)), hold: at(2000) }),
+        Just(Answer::SteppedDown { successor: None, hold: at(2000) }),
+    ];
+    let asks = prop_oneof![
+        Just(AskEnd::Consented),
+        Just(AskEnd::Failed),
+        Just(AskEnd::NotThatLeader),
+        Just(AskEnd::MigrationFailedBefore),
+    ];
+    let of_the_row = prop_oneof![
         prop::option::of(any_row).prop_map(Event::RowRead),
-        (1i64..4).prop_map(|term| Event::Answered { term: Term(term), answer: Answer::Dead }),
-        (1i64..4).prop_map(|term| Event::Answered { term: Term(term), answer: Answer::Silent }),
-        Just(Event::AskEnded(AskEnd::Consented)),
-        Just(Event::AskEnded(AskEnd::Failed)),
+        Just(Event::ReadFailed),
+        (1i64..4).prop_map(|term| Event::HistoryRead { newest: Term(term), failed: vec!["c".to_owned()] }),
+        (1i64..4, answers).prop_map(|(term, answer)| Event::Answered { term: Term(term), answer }),
+        asks.prop_map(Event::AskEnded),
         Just(Event::ClaimEnded(ClaimEnd::Lost)),
-        (4i64..9).prop_map(|term| Event::ClaimEnded(ClaimEnd::Won { term: Term(term), sent_at: at(0) })),
+        Just(Event::ClaimEnded(ClaimEnd::Failed)),
+        Just(Event::ClaimEnded(ClaimEnd::Won { term: Term(0), sent_at: at(0) })),
+        (0u64..3000).prop_map(|ms| Event::Renewed { sent_at: at(ms) }),
+    ];
+    let of_the_house = prop_oneof![
+        Just(Event::Tick),
+        Just(Event::Woken),
+        Just(Event::HandOverSeen),
+        any::<bool>().prop_map(Event::MayLead),
+        prop::option::of(Just("c".to_owned())).prop_map(Event::Pending),
+        any::<bool>().prop_map(|force| Event::TakeOverAsked { force, until: at(9000) }),
         Just(Event::Fenced),
         Just(Event::TookOver),
         Just(Event::TakeOverFailed),
         Just(Event::Drained),
         Just(Event::StepDownAsked { successor: None }),
         Just(Event::Terminate),
-    ]
+    ];
+    prop_oneof![of_the_row, of_the_house]
 }
 
 proptest! {
-    /// Whatever happens: a term is held only after a claim was won, a claim is tried only by a candidate and never on
-    /// top of one under way, and a member that ends does nothing any more.
+    /// Whatever happens: a term is held only after a claim was won and never again once it was given up; a claim is tried
+    /// only by a candidate, or by a member that stepped down, never on top of one under way and never by a program that
+    /// may not lead; a suspended leader keeps its term; a member that ends does nothing any more.
     #[test]
     fn whatever_happens(events in prop::collection::vec((any_event(), 0u64..3000), 1..80)) {
         let mut state = State::new(config(1, true));
-        let mut now = 0;
+        let (mut now, mut minted) = (0, 10);
         for (event, passed) in events {
             now += passed;
+            // Every claim that is won has a term of its own; a renewal was sent some time before it is answered.
+            let event = if let Event::ClaimEnded(ClaimEnd::Won { .. }) = event {
+                minted += 1;
+                Event::ClaimEnded(ClaimEnd::Won { term: Term(minted), sent_at: at(now) })
+            } else if let Event::Renewed { sent_at } = event {
+                Event::Renewed { sent_at: at(now).saturating_sub(sent_at) }
+            } else {
+                event
+            };
             let (next, actions) = decide(&state, event.clone(), at(now));
             let claims = actions.iter().filter(|action| matches!(action, Action::Claim(_))).count();
+            let asks = actions.iter().filter(|action| matches!(action, Action::AskStepDown { .. })).count();
             prop_assert!(claims == 0 || (next.phase == Phase::Candidate(Waiting::Claiming) && claims == 1));
             prop_assert!(claims == 0 || state.phase != Phase::Candidate(Waiting::Claiming));
-            if state.held_term().is_none() && next.held_term().is_some() {
+            let may_claim = matches!(state.phase, Phase::Candidate(_) | Phase::SteppedDown { .. });
+            prop_assert!(claims == 0 || may_claim);
+            prop_assert!(state.can_lead || claims + asks == 0);
+            if let Some(term) = next.held_term() && state.held_term() != Some(term) {
                 let won = matches!(event, Event::ClaimEnded(ClaimEnd::Won { .. }));
-                prop_assert!(won);
+                prop_assert!(won && state.held_term().is_none());
+            }
+            if next.role() == Role::Leader {
+                prop_assert!(state.role() == Role::Leader || next.proved_until().is_some_and(|until| at(now) < until));
             }
             if state.phase == Phase::Gone {
                 prop_assert!(actions.is_empty() && next.phase == Phase::Gone);

@@ -8,6 +8,7 @@ mod fence;
 mod load;
 mod migrating;
 mod migrations;
+mod notices;
 mod outage;
 mod support;
 mod tls;

@@ -122,7 +122,8 @@ impl Member {
 }
 
 pub fn claim(seen: Option<Seen>, how: Began) -> Claim {
-    Claim { seen, floor: Term(0), address: "http://127.0.0.1:7000".to_owned(), lease_ms: 5000, how }
+    let address = "http://127.0.0.1:7000".to_owned();
+    Claim { seen, floor: Term(0), address, lease_ms: 5000, target_schema: None, how }
 }
 
 pub fn seen(row: &LeaderView) -> Seen {
