@@ -58,7 +58,7 @@ impl Database {
         if !client.query_one(allowed, &[]).await.map_err(DbError::query(DOING))?.get::<_, bool>(0) {
             return Ok(Rehearsed::NotAllowed);
         }
-        let before = compat_in(client).await?;
+        let (number, before) = (self.release().number(), compat_in(client).await?);
         let schema = format!("pgfleet_rehearsal_{}", self.instance_id().0.simple());
         execute(client, "BEGIN", DOING).await?;
         limit_statements(client, deadline).await?;
@@ -70,8 +70,9 @@ impl Database {
                 ErrorClass::Connection | ErrorClass::Shutdown => error.into(),
                 _ => refused(migration.name().to_owned(), &error),
             })?;
+            // What has run for real already admits whom it admits; only what goes further is judged.
+            admit(client, migration.name(), number, before, compat_in(client).await?).await?;
         }
-        admit(client, self.release().newest(), self.release().number(), before, compat_in(client).await?).await?;
         Ok(Rehearsed::Well)
     }
 }

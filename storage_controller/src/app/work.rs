@@ -81,7 +81,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
         let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran.ok_or(TakeUpError::Ended)??;
+        ran.ok_or(TakeUpError::CutShort)??;
     }
     timed(Phase::Migrate, begun);
 

@@ -39,14 +39,14 @@ pub enum TakeUpError {
     Load(#[from] DbError),
     /// The leadership was to end before it had begun.
     #[error("asked to end while it migrated")]
-    Ended,
+    CutShort,
 }
 
 impl TakeUpError {
     /// How the history says that the term ended. A database that went away says nothing against a migration.
     pub(super) const fn ended(&self) -> Ended {
         match self {
-            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::Ended => Ended::TakeOverFailed,
+            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::CutShort => Ended::TakeOverFailed,
             Self::Migrate(_) => Ended::MigrationFailed,
         }
     }

@@ -142,12 +142,14 @@ async fn a_role_that_may_not_make_a_schema_rehearses_nothing() {
 const CONTRACT: Migration =
     Migration::embedded("20990101000000_require_two", "UPDATE schema_compat SET lowest_writer = 2");
 
+const AFTER: Migration = Migration::embedded("20990102000000_add_after", "CREATE TABLE after_it (x int)");
+
 /// A step that shuts out a living member is refused, in the rehearsal and in the real run; when the member is gone it runs.
 /// From then on a build that is shut out claims nothing, whatever it believes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contract_step_waits_for_the_old_ones_and_shuts_them_out() {
     let Some(fleet) = Fleet::new("a_contract_step_waits_for_the_old_ones_and_shuts_them_out").await else { return };
-    let (old, new) = (fleet.member().await, fleet.member_of(Release::later(2, &[CONTRACT])).await);
+    let (old, new) = (fleet.member().await, fleet.member_of(Release::later(2, &[CONTRACT, AFTER])).await);
     let mut watching = old.session();
     watching.read().await.unwrap();
     let me = format!("pgfleet/{} (1)", old.me);
@@ -157,7 +159,8 @@ async fn a_contract_step_waits_for_the_old_ones_and_shuts_them_out() {
     {
         let error = refused.unwrap_err();
         assert!(matches!(error, MigrationError::ShutsOutMembers { lowest: 2, .. }), "{error:?}");
-        assert!(error.to_string().contains(&me), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&me) && text.contains("_require_two"), "{text}");
     }
     let client = fleet.client().await;
     assert_eq!(value(&client, "SELECT lowest_writer FROM schema_compat").await, 1);
@@ -166,7 +169,10 @@ async fn a_contract_step_waits_for_the_old_ones_and_shuts_them_out() {
     let gone = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = 1)";
     crate::support::until(&client, "the old member is gone", gone).await;
     assert_eq!(new.db.rehearse(BUDGET).await.unwrap(), Rehearsed::Well);
-    assert_eq!(new.db.migrate(term, within(BUDGET)).await.unwrap(), ["20990101000000_require_two"]);
+    assert_eq!(
+        new.db.migrate(term, within(BUDGET)).await.unwrap(),
+        ["20990101000000_require_two", "20990102000000_add_after"]
+    );
 
     let compat = old.db.compat().await.unwrap().unwrap();
     assert!(compat.lets_read(1) && !compat.lets_lead(1) && compat.lets_lead(2), "{compat:?}");
