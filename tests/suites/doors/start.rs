@@ -86,6 +86,10 @@ async fn a_controller_that_cannot_start() {
     no(&with_keys(&["--migrations-dir", "m"]), &env, 64, "--migrations-dir");
     no(&with_keys(&[]), &[env[0], ("PGFLEET_PAUSE_AT", "before_push")], 64, "PGFLEET_PAUSE_AT");
     no(&with_keys(&["--dev"]), &[env[0], ("PGFLEET_PAUSE_AT", "nowhere")], 64, "nowhere");
+    no(&with_keys(&[]), &[env[0], ("PGFLEET_PANIC_AT", "in_pass:c1")], 64, "PGFLEET_PANIC_AT");
+    no(&with_keys(&["--dev"]), &[env[0], ("PGFLEET_PANIC_AT", "nowhere:c1")], 64, "nowhere:c1");
+    no(&with_keys(&["--otlp-endpoint", "collector:4318"]), &env, 64, "--otlp-endpoint");
+    no(&with_keys(&["--panic-window", "0s"]), &env, 64, "--panic-window");
     no(&with_keys(&["--lease", "10ms"]), &env, 64, "--lease");
     no(&with_keys(&["--listen", "0.0.0.0:0"]), &env, 64, "--advertise");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

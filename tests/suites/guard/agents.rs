@@ -29,8 +29,8 @@ pub struct Agent {
     pub url: String,
     pushes: AtomicUsize,
     probes: AtomicUsize,
-    /// Answers nothing, from now on.
-    hangs: AtomicBool,
+    hangs_on_push: AtomicBool,
+    hangs_on_probe: AtomicBool,
     restarts: AtomicUsize,
     ledger: Mutex<Option<LedgerRecord>>,
     boot_id: BootId,
@@ -45,7 +45,8 @@ impl Agent {
             url: format!("http://{}", listener.local_addr().unwrap()),
             pushes: AtomicUsize::new(0),
             probes: AtomicUsize::new(0),
-            hangs: AtomicBool::new(false),
+            hangs_on_push: AtomicBool::new(false),
+            hangs_on_probe: AtomicBool::new(false),
             restarts: AtomicUsize::new(0),
             ledger: Mutex::new(None),
             boot_id: BootId::generate(),
@@ -68,9 +69,14 @@ impl Agent {
         self.ledger.lock().unwrap().as_ref().map_or(0, |record| record.generation.get())
     }
 
-    /// Takes requests and never answers.
-    pub fn hang(&self) {
-        self.hangs.store(true, Ordering::SeqCst);
+    /// Takes specs and never answers.
+    pub fn hang_on_push(&self) {
+        self.hangs_on_push.store(true, Ordering::SeqCst);
+    }
+
+    /// Is asked for its status and never answers.
+    pub fn hang_on_probe(&self) {
+        self.hangs_on_probe.store(true, Ordering::SeqCst);
     }
 
     /// What it reports changes, without anybody's push.
@@ -127,7 +133,7 @@ impl Agent {
 
 async fn status(State(agent): State<Arc<Agent>>) -> Json<AgentStatus> {
     agent.probes.fetch_add(1, Ordering::SeqCst);
-    if agent.hangs.load(Ordering::SeqCst) {
+    if agent.hangs_on_probe.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
     Json(agent.status())
@@ -138,7 +144,7 @@ async fn configure(
     Json(body): Json<ConfigureRequest>,
 ) -> Result<(StatusCode, Json<AgentStatus>), StatusCode> {
     agent.pushes.fetch_add(1, Ordering::SeqCst);
-    if agent.hangs.load(Ordering::SeqCst) {
+    if agent.hangs_on_push.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
     let fence = body.fence.expect("a controller always sends a fence");

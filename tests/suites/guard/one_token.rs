@@ -85,8 +85,8 @@ async fn calls_in_flight() {
         let (pushed, probed) = (Agent::start("pushed").await, Agent::start("probed").await);
         probed.register(&client).await;
         probed.has(1).await;
-        probed.hang();
-        pushed.hang();
+        probed.hang_on_probe();
+        pushed.hang_on_push();
         pushed.register(&client).await;
         let (_, before) = probed.calls();
         wait_until("both calls hang", PATIENCE, async || pushed.calls().0 > 0 && probed.calls().1 > before).await;
@@ -121,7 +121,7 @@ async fn probes_and_observations() {
 
 /// `status_seq` of what is stored of the compute `c1`.
 async fn written(fleet: &Fleet) -> Option<i64> {
-    let sql = "SELECT (body->>'status_seq')::bigint FROM observed WHERE compute_id = 'c1'";
+    let sql = "SELECT (observed->>'status_seq')::bigint FROM observed WHERE compute_id = 'c1'";
     fleet.database().await.query_opt(sql, &[]).await.unwrap().map(|row| row.get(0))
 }
 
@@ -140,7 +140,7 @@ async fn a_flush_in_its_transaction() {
     a.process.paused_at("in_write_tx").await;
     a.process.freeze().await;
     // The next leader sees nothing of the agent, so it has nothing to write about it.
-    agent.hang();
+    agent.hang_on_probe();
     fleet.database().await.execute("UPDATE leader SET lease_ms = 1000", &[]).await.unwrap();
     let b = leader(&fleet, "b").start().await;
     assert_eq!(b.leads(PATIENCE).await.get(), 3);
@@ -176,7 +176,7 @@ async fn a_take_up_before_its_load() {
         }
         agent.is_left_alone(&format!("after {way:?}")).await;
         if way != Way::Terminated {
-            assert_eq!(a.call("GET", "/ready").send().await.status, 503, "{way:?}");
+            assert_eq!(a.call("GET", "/leader").send().await.status, 503, "{way:?}");
             assert_eq!(metric(&a, "storage_controller_agent_probes_total", "").await, 0.0, "{way:?}");
         }
     }

@@ -123,7 +123,7 @@ impl Member {
 
 pub fn claim(seen: Option<Seen>, how: Began) -> Claim {
     let address = "http://127.0.0.1:7000".to_owned();
-    Claim { seen, floor: Term(0), address, lease_ms: 5000, target_schema: None, how }
+    Claim { seen, floor: Term(0), address, lease_ms: 5000, how }
 }
 
 pub fn seen(row: &LeaderView) -> Seen {
