@@ -70,7 +70,6 @@ pub async fn measure(computes: usize, handovers: usize) -> Option<Measured<Stead
         achieved_per_s: Rates { writes: rate(Kind::Write), reads: rate(Kind::Read) },
     };
     let kinds = failures(&exchanges);
-    let kinds = if kinds.is_empty() { "nothing".to_owned() } else { kinds };
     let of = |kind| Spread::of(exchanges.iter().filter(|one| one.executed(kind)).map(latency));
     let text = |kind| {
         of(kind).map_or_else(|| "none".to_owned(), |of| format!("p50 {}, p99 {}, max {}", of.p50, of.p99, of.max))
