@@ -76,7 +76,7 @@ pub async fn measure(computes: usize, handovers: usize) -> Option<Measured<Stead
     };
     let notes = vec![
         format!(
-            "Load at {computes} computes: latency in ms of writes {}; of reads {}. A hand-over every {} ms.",
+            "Load at {computes} computes: latency in ms of writes {}; of reads {}. A hand-over every {} ms. Up to 1 ms is the client's timer.",
             text(Kind::Write),
             text(Kind::Read),
             rounded(ms(took) / handovers.max(1) as f64)
