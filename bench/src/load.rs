@@ -2,7 +2,8 @@
 //!
 //! Who calls it: the scenarios. A lane is one client without retries: what fails has failed. With several endpoints it moves
 //! on to the next one only when the connection is refused, which proves that nothing was sent. In a lane with a period a
-//! request is due at a fixed time, whatever became of the one before it, and its latency counts from that time.
+//! request is due at a fixed time, whatever became of the one before it, and its latency counts from that time. The timer of
+//! this process ticks in milliseconds, so up to one of every such latency is the client's own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -20,14 +20,14 @@ pub struct Measured<T> {
     pub notes: Vec<String>,
 }
 
-/// How often each kind of failure came, in one line; empty if none did.
+/// How often each kind of failure came, in one line.
 fn failures<'a>(exchanges: impl IntoIterator<Item = &'a Exchange>) -> String {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for failure in exchanges.into_iter().filter_map(|one| one.outcome.as_ref().err()) {
         *kinds.entry(failure.to_string()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.into_iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
-    kinds.join(", ")
+    if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") }
 }
 
 /// When requests of a kind were executed, in order.

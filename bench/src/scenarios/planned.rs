@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Measured, answers, failed, failures};
+use super::{Measured, answers, failures};
 use crate::bed::{Bed, HandedOver};
 use crate::gap::{AROUND, Gap, gap};
 use crate::load::{Exchange, Kind, Lane, Load, Pace};
-use crate::stats::{Spread, median, rounded};
+use crate::stats::{Spread, median, ms, rounded};
 
 /// Members of the cluster.
 const MEMBERS: usize = 3;
@@ -106,7 +106,7 @@ fn notes(computes: usize, rounds: &[Round]) -> Vec<String> {
     let writes = || rounds.iter().filter_map(|round| round.write);
     let middle = |figures: Vec<f64>| median(figures).map_or_else(|| "none".to_owned(), |figure| format!("{figure} ms"));
     let own = middle(rounds.iter().filter_map(|round| round.handed.phases.gap_ms).collect());
-    let asked = middle(rounds.iter().map(|round| crate::stats::ms(round.handed.done - round.handed.asked)).collect());
+    let asked = middle(rounds.iter().map(|round| ms(round.handed.done - round.handed.asked)).collect());
     let quiet = Spread::of(rounds.iter().filter_map(|round| round.quiet).map(|gap| gap.ms));
     let quiet = quiet.map_or_else(|| "none".to_owned(), |quiet| format!("p50 {} ms, p99 {} ms", quiet.p50, quiet.p99));
     let via = |via| {
@@ -127,11 +127,9 @@ fn notes(computes: usize, rounds: &[Round]) -> Vec<String> {
     if without > 0 {
         notes.push(format!("{computes} computes: in {without} hand-overs the client got no answer afterwards."));
     }
-    let broken: usize = rounds.iter().map(|round| failed(&round.exchanges)).sum();
-    if broken > 0 {
-        let kinds = failures(rounds.iter().flat_map(|round| &round.exchanges));
-        notes.push(format!("{computes} computes: {broken} requests failed ({kinds})."));
-    }
+    let requests: usize = rounds.iter().map(|round| round.exchanges.len()).sum();
+    let kinds = failures(rounds.iter().flat_map(|round| &round.exchanges));
+    notes.push(format!("{computes} computes: what failed of {requests} requests: {kinds}."));
     let slowest = rounds.iter().filter_map(|round| Some((round.write?.ms, &round.handed.phases)));
     if let Some((gap, phases)) = slowest.max_by(|one, other| one.0.total_cmp(&other.0)) {
         let parts: Vec<String> =

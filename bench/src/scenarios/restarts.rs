@@ -51,14 +51,13 @@ pub async fn measure(computes: usize, restarts: usize) -> Option<Measured<Restar
     let journal = Journal::since(&bed.fleet, Term(1)).await;
     let lost = journal.lost(&kept) + journal.lost(&made);
     let figures = Restarts { restarts, requests: kept.len() + made.len(), failed: failed(&kept) + failed(&made) };
-    let told = |kinds: String| if kinds.is_empty() { "nothing".to_owned() } else { kinds };
     let notes = vec![format!(
         "Restarts at {computes} computes: {lost} acknowledged writes are not in the journal; what failed on {} requests over \
          connections that are kept: {}; on {} requests with a connection each: {}.",
         kept.len(),
-        told(failures(&kept)),
+        failures(&kept),
         made.len(),
-        told(failures(&made))
+        failures(&made)
     )];
     Some(Measured { figures, notes })
 }

@@ -1,5 +1,6 @@
 //! The leader's process dies under write load through the members that stay up.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -48,21 +49,21 @@ pub async fn measure(computes: usize, n: usize) -> Option<Measured<Sigkill>> {
     }
     let figures = Sigkill { n, ms: Spread::of(rounds.iter().filter_map(|round| round.ms)) };
     let own = rounds.iter().filter_map(|round| round.phases.gap_ms);
+    let rest = rounds.iter().filter_map(|round| Some(round.ms? - round.phases.gap_ms?));
     let mut parts: Vec<String> = Vec::new();
-    for name in rounds.iter().flat_map(|round| round.phases.parts_ms.keys()).collect::<std::collections::BTreeSet<_>>()
-    {
+    for name in rounds.iter().flat_map(|round| round.phases.parts_ms.keys()).collect::<BTreeSet<_>>() {
         let part = median(rounds.iter().filter_map(|round| round.phases.parts_ms.get(name).copied()));
         parts.extend(part.map(|part| format!("{name} {part} ms")));
     }
     let lost: usize = rounds.iter().map(|round| round.lost).sum();
     let kinds = failures(rounds.iter().flat_map(|round| &round.exchanges));
-    let kinds = if kinds.is_empty() { "nothing".to_owned() } else { kinds };
     let notes = vec![
         format!(
             "SIGKILL at {computes} computes: the new leader's own account, from noticing the death to serving, in medians: {} \
-             ms, of it {}. The rest is noticing, and the write itself.",
+             ms, of it {}; before it, to notice, and after it, for the write, {} ms.",
             median(own).unwrap_or_default(),
-            parts.join(", ")
+            parts.join(", "),
+            median(rest).unwrap_or_default()
         ),
         format!("SIGKILL: {lost} acknowledged writes are not in the journal; what failed: {kinds}."),
     ];

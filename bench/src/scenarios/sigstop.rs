@@ -6,6 +6,8 @@
 use std::time::Instant;
 
 use pgfleet_api::Term;
+use pgfleet_api::controller::Role;
+use pgfleet_harness::wait::wait_for;
 use serde::Serialize;
 
 use super::sigkill::next_executed;
@@ -66,7 +68,6 @@ pub async fn measure(computes: usize, n: usize) -> Option<Measured<Sigstop>> {
     let by_the_old: usize = rounds.iter().map(|round| round.by_the_old).sum();
     let lost: usize = rounds.iter().map(|round| round.lost).sum();
     let kinds = failures(rounds.iter().flat_map(|round| &round.exchanges));
-    let kinds = if kinds.is_empty() { "nothing".to_owned() } else { kinds };
     let notes = vec![
         format!(
             "After SIGCONT: {by_the_old} writes acknowledged in the old term, {late} changes of an old term in the journal \
@@ -109,9 +110,9 @@ async fn round(bed: &Bed) -> Round {
 
 /// The member that leads while this one is frozen, which cannot be asked.
 async fn successor(bed: &Bed, frozen: usize) -> usize {
-    pgfleet_harness::wait::wait_for("another member leads", PATIENCE, async || {
+    wait_for("another member leads", PATIENCE, async || {
         for (index, member) in bed.members.iter().enumerate().filter(|(index, _)| *index != frozen) {
-            if member.status().await.is_some_and(|status| status.role == pgfleet_api::controller::Role::Leader) {
+            if member.status().await.is_some_and(|status| status.role == Role::Leader) {
                 return Some(index);
             }
         }

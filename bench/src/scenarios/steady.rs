@@ -70,14 +70,13 @@ pub async fn measure(computes: usize, handovers: usize) -> Option<Measured<Stead
         achieved_per_s: Rates { writes: rate(Kind::Write), reads: rate(Kind::Read) },
     };
     let kinds = failures(&exchanges);
-    let kinds = if kinds.is_empty() { "nothing".to_owned() } else { kinds };
     let of = |kind| Spread::of(exchanges.iter().filter(|one| one.executed(kind)).map(latency));
     let text = |kind| {
         of(kind).map_or_else(|| "none".to_owned(), |of| format!("p50 {}, p99 {}, max {}", of.p50, of.p99, of.max))
     };
     let notes = vec![
         format!(
-            "Load at {computes} computes: latency in ms of writes {}; of reads {}. A hand-over every {} ms.",
+            "Load at {computes} computes: latency in ms of writes {}; of reads {}. A hand-over every {} ms. Up to 1 ms is the client's timer.",
             text(Kind::Write),
             text(Kind::Read),
             rounded(ms(took) / handovers.max(1) as f64)
