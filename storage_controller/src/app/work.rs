@@ -190,11 +190,7 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
 }
 
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(
-    snapshot: &Snapshot,
-    latest: watch::Sender<i64>,
-    chair: Handle,
-) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     let snapshot = snapshot.clone();
     Arc::new(move |committed| {
         chair.note_reached(committed.change_seq);

@@ -31,9 +31,9 @@ use pgfleet_runtime::http::{Layers, finish};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use dev::MemoryDoor;
 pub use hold::{Ends, Gate, HoldSettings};
 pub use metrics::RequestMetrics;
-pub use dev::MemoryDoor;
 
 use crate::service::Desk;
 

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_persistence::{
-    CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail,
-};
+use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail};
 use pgfleet_runtime::exit::chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -71,10 +69,7 @@ impl Follower {
     /// The task and its handle. It follows once all migrations of this build have run: an
     /// older schema may be one that this program cannot read.
     #[must_use]
-    pub fn new(
-        database: Arc<Database>,
-            metrics: Arc<FollowerMetrics>,
-    ) -> (Self, Memory) {
+    pub fn new(database: Arc<Database>, metrics: Arc<FollowerMetrics>) -> (Self, Memory) {
         let (ask, requests) = mpsc::channel(8);
         let shared = Arc::new(Shared::default());
         let memory = Memory::new(ask, shared.clone());

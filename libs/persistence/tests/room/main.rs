@@ -5,8 +5,8 @@
 mod boot;
 mod claim;
 mod fence;
-mod journal;
 mod follow;
+mod journal;
 mod load;
 mod migrating;
 mod migrations;
