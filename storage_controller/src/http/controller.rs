@@ -67,7 +67,7 @@ pub(super) async fn step_down(
 #[utoipa::path(post, path = "/control/v1/take_over", tag = "controllers", request_body = Option<TakeOverRequest>, responses(
     (status = 200, body = TakeOverResponse),
     (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 409, description = "cannot_lead, migration_failed_before, not_that_leader", body = ErrorBody),
+    (status = 409, description = "cannot_lead, migration_failed_before", body = ErrorBody),
     (status = 422, body = ErrorBody),
     (status = 503, description = "it did not work out in time; the leader leads on", body = ErrorBody)))]
 pub(super) async fn take_over(State(door): State<Door>, body: Bytes) -> Result<Json<TakeOverResponse>, ApiError> {

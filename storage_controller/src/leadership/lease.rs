@@ -111,8 +111,9 @@ impl Lease {
             Order::Read => match self.session.read().await {
                 Ok(row) => {
                     self.failures = 0;
-                    self.report(Input::Event(Event::RowRead(row.map(row_of)))).await;
+                    // Before the room may ask for a step-down: from then on somebody waits for the claim.
                     self.warm_up().await;
+                    self.report(Input::Event(Event::RowRead(row.map(row_of)))).await;
                 }
                 Err(error) => {
                     self.failed(&error, "cannot read the leader row; tried again");
@@ -151,7 +152,7 @@ impl Lease {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// After the first reading of a session that nobody waits for.
+    /// After the first reading of a session.
     async fn warm_up(&mut self) {
         if !self.warm {
             self.warm = true;
