@@ -78,7 +78,10 @@ impl Fake {
     pub(crate) async fn refusing_url() -> String {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        format!("http://{}", socket.local_addr().unwrap())
+        let url = format!("http://{}", socket.local_addr().unwrap());
+        // Bound and not listening it refuses, and until the test ends nobody else gets its port.
+        Box::leak(Box::new(socket));
+        url
     }
 }
 

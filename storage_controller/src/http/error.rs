@@ -59,11 +59,12 @@ fn stays(refusal: StepDownRefusal, msg: String) -> ApiError {
 /// This member did not take over.
 fn no_take_over(refusal: TakeOverRefusal, msg: String) -> ApiError {
     match refusal {
-        TakeOverRefusal::CannotLead => ApiError::new(StatusCode::CONFLICT, ErrorCode::CannotLead, msg),
+        TakeOverRefusal::CannotLead | TakeOverRefusal::Unauthorized => {
+            ApiError::new(StatusCode::CONFLICT, ErrorCode::CannotLead, msg)
+        }
         TakeOverRefusal::MigrationFailedBefore => {
             ApiError::new(StatusCode::CONFLICT, ErrorCode::MigrationFailedBefore, msg)
         }
-        TakeOverRefusal::Unauthorized => ApiError::new(StatusCode::CONFLICT, ErrorCode::NotThatLeader, msg),
         TakeOverRefusal::NotInTime { leader } => {
             let mut body = ErrorBody::new(ErrorCode::Timeout, msg);
             body.leader = leader;

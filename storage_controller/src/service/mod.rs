@@ -26,7 +26,7 @@ pub use pgfleet_persistence::Asker;
 pub use watching::Watching;
 
 use crate::leadership::Handle;
-pub use crate::leadership::{Lines, Peer, Standing, SteppedDown};
+pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
 use crate::observe::Snapshot;
 use crate::reconcile::{Quarantine, Waker};
 

@@ -87,7 +87,7 @@ fn history_read(next: &mut State, newest: Term, failed: &[String]) -> Vec<Action
     let Some(watch) = next.watch.as_ref().filter(|watch| watch.row.released && watch.row.term == newest) else {
         return Vec::new();
     };
-    if next.pending.as_ref().is_some_and(|target| failed.contains(target)) {
+    if !next.can_lead || next.pending.as_ref().is_some_and(|target| failed.contains(target)) {
         return Vec::new();
     }
     let row = watch.row.clone();
