@@ -5,13 +5,15 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo
+.PHONY: help build demo test lint measure-demo bench-handover
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
 	@echo 'make test   install what is missing, run all tests'
 	@echo 'make build  build the three programs'
 	@echo 'make measure-demo RUNS=5   run the demo several times, write the medians to bench/results'
+	@echo 'make bench-handover   measure changes of leader in release builds, write bench/results/handover.{json,md}; about 10'
+	@echo '            minutes; SCENARIOS=planned,sigkill or RUNS=3 measure a part and only print it'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -25,7 +27,7 @@ demo:
 test:
 	@scripts/ensure-postgresql.sh
 	@# The system tests start these programs; built here, their compilation is seen and not a test's.
-	@$(MAKE) --no-print-directory build
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release
 	$(CARGO) test --locked --workspace
 
 lint:
@@ -34,3 +36,10 @@ lint:
 
 measure-demo:
 	@scripts/measure-demo.sh $(or $(RUNS),5)
+
+# The tool starts the programs that lie beside it; they are built as the product is released.
+bench-handover:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) build --locked --release -p storage_controller -p pgfleet-bench
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/handover" \
+		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))

@@ -92,6 +92,9 @@ pub enum AppError {
     /// A vital task ended.
     #[error("{0}")]
     Vital(String),
+    /// The runtime failed.
+    #[error("the system refuses")]
+    Runtime(#[source] std::io::Error),
 }
 
 impl ExitCode for AppError {
@@ -107,7 +110,8 @@ impl ExitCode for AppError {
                 StorageError::NotOurs { .. } | StorageError::Other { .. } | StorageError::Marker { .. } => NOT_OURS,
                 StorageError::Io { .. } | StorageError::Initdb { .. } => FAILED,
             },
-            Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) | Self::Vital(_) => FAILED,
+            Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) => FAILED,
+            Self::Vital(_) | Self::Runtime(_) => FAILED,
         }
     }
 }

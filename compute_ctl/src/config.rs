@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::Parser;
 use pgfleet_api::ComputeId;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
+use pgfleet_runtime::traces::TraceArgs;
 use serde_json::Value;
 use url::Url;
 
@@ -76,6 +77,9 @@ pub struct Args {
     /// Log as JSON
     #[arg(long)]
     pub log_json: bool,
+    /// Where traces go
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// A flag cannot be used.

@@ -73,6 +73,13 @@ pub enum ComputeVerb {
         #[arg(required = true)]
         ids: Vec<ComputeId>,
     },
+    /// Have a compute worked on again that was left alone because work on it panicked too often.
+    Unquarantine {
+        id: ComputeId,
+        /// Why; it goes into the journal. Printable ASCII.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +131,15 @@ fn generation(text: &str) -> Result<Generation, String> {
     }
 }
 
+fn reason(text: &str) -> Result<String, String> {
+    let printable = text.chars().all(|char| char == ' ' || char.is_ascii_graphic());
+    if printable && !text.trim().is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err("write it in printable ASCII".to_owned())
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
     if key.is_empty() { Err("the key is empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
@@ -146,5 +162,14 @@ mod tests {
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1", "--spec", "-", "--wait"]).is_ok());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "a/b", "--spec", "-"]).is_err());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c", "--label", "novalue"]).is_err());
+    }
+
+    #[test]
+    fn a_reason_fits_into_a_header() {
+        let with = |reason: &str| Cli::try_parse_from(["pgfleet", "compute", "unquarantine", "c1", "--reason", reason]);
+        assert!(with("fixed in 0.2, see #7").is_ok());
+        for bad in ["", " ", "two\nlines", "\u{e9}t\u{e9}"] {
+            assert!(with(bad).is_err(), "{bad:?}");
+        }
     }
 }

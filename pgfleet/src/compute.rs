@@ -1,4 +1,4 @@
-//! `pgfleet compute`: list, get, put, wait, delete.
+//! `pgfleet compute`: list, get, put, wait, delete, unquarantine.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -23,6 +23,7 @@ pub async fn run(verb: ComputeVerb, client: &ControllerClient, output: Output) -
             wait(&id, generation, Duration::from_secs(timeout), client, output).await
         }
         ComputeVerb::Delete { ids } => delete(&ids, client).await,
+        ComputeVerb::Unquarantine { id, reason } => unquarantine(&id, reason.as_deref(), client, output).await,
     }
 }
 
@@ -67,6 +68,10 @@ fn row(compute: &ComputeView) -> Vec<String> {
 
 /// What stands in the way, in one line.
 fn problem(compute: &ComputeView) -> Option<String> {
+    if let Some(held) = &compute.quarantine {
+        let next = held.next_try_at.format("%F %T UTC");
+        return Some(format!("quarantined, next try {next}: {}", held.reason));
+    }
     let observed = compute.observed.as_ref();
     let detail = observed.and_then(|observed| observed.error_detail.as_ref()).map(|detail| {
         let object = detail.object.as_ref().map(|object| format!(" {object}")).unwrap_or_default();
@@ -188,4 +193,14 @@ async fn delete(ids: &[ComputeId], client: &ControllerClient) -> Result<(), CliE
         count if count == ids.len() => Err(CliError::Failed(failed.join("; "))),
         _ => Err(CliError::Partly(failed.join("; "))),
     }
+}
+
+async fn unquarantine(
+    id: &ComputeId,
+    reason: Option<&str>,
+    client: &ControllerClient,
+    output: Output,
+) -> Result<(), CliError> {
+    let compute = client.unquarantine(id, reason).await?;
+    if output == Output::Json { print_json(&compute) } else { print(&format!("{id}: not quarantined")) }
 }

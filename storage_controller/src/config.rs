@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use pgfleet_domain::quarantine::Limits;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
+use pgfleet_runtime::traces::TraceArgs;
 
 /// A controller of a pgfleet cluster.
 ///
@@ -58,9 +60,22 @@ pub struct Args {
     /// How long a step-down may take to drain and flush.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub step_down_grace: Duration,
-    /// How long requests in flight may take at the end of the process.
+    /// How long one migration may take, and the rehearsal of all of them. One that takes longer is rolled back, and the
+    /// leader before leads on.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub migration_budget: Duration,
+    /// How long the end of the process may take: until another member leads, and until what was asked here is answered.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
+    /// How long a request is held while nobody leads, before it is refused. 0s: not at all.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub handover_hold: Duration,
+    /// Refuse what only the leader executes instead of handing it on. With --handover-hold 0s: plain rejection.
+    #[arg(long)]
+    pub no_forward: bool,
+    /// Bytes of all requests together that are held or on their way to the leader; more wait unread.
+    #[arg(long, default_value_t = 64 << 20)]
+    pub hold_max_bytes: u32,
     /// Computes worked on at once.
     #[arg(long, default_value_t = 64)]
     pub reconcile_concurrency: usize,
@@ -70,6 +85,18 @@ pub struct Args {
     /// Log as JSON.
     #[arg(long)]
     pub log_json: bool,
+    /// Panics in the work on one compute within --panic-window that are borne; one more quarantines it.
+    #[arg(long, default_value_t = 5)]
+    pub panic_limit: u32,
+    /// How long a panic counts.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    pub panic_window: Duration,
+    /// Pause before the first try of a quarantined compute; it doubles with each try, up to an hour.
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+    pub quarantine_pause: Duration,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// No keys needed, test doors open. Never in production.
     #[arg(long)]
     pub dev: bool,
@@ -104,6 +131,9 @@ impl ExitCode for ConfigError {
         USAGE
     }
 }
+
+/// Longest pause between two tries of a quarantined compute.
+const LONGEST_QUARANTINE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Body limit of specs.
 pub const MAX_SPEC_BYTES: usize = 4 << 20;
@@ -149,6 +179,18 @@ impl Args {
         if self.margin().is_zero() || self.margin() + self.lease_renew >= self.lease {
             return invalid("--lease-margin", "margin and one renewal must fit into the lease");
         }
+        if (self.hold_max_bytes as usize) < MAX_SPEC_BYTES {
+            return invalid("--hold-max-bytes", "one request may have 4194304 bytes, so at least that");
+        }
+        if self.panic_window.is_zero() {
+            return invalid("--panic-window", "a panic has to count for some time");
+        }
+        if self.quarantine_pause.is_zero() {
+            return invalid("--quarantine-pause", "a quarantine without a pause is none");
+        }
+        if self.migration_budget.is_zero() {
+            return invalid("--migration-budget", "a migration needs some time");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -159,6 +201,17 @@ impl Args {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    /// When a compute is quarantined, and how it is tried then.
+    #[must_use]
+    pub fn quarantine(&self) -> Limits {
+        Limits {
+            limit: self.panic_limit,
+            window: self.panic_window,
+            first_pause: self.quarantine_pause,
+            longest_pause: LONGEST_QUARANTINE_PAUSE.max(self.quarantine_pause),
+        }
     }
 
     fn listens_on_loopback(&self) -> bool {
@@ -208,6 +261,8 @@ mod tests {
             (["--lease-renew", "4s"], "--lease-renew"),
             (["--lease-margin", "5s"], "--lease-margin"),
             (["--advertise", "10.0.0.1:7"], "--advertise"),
+            (["--hold-max-bytes", "1000"], "--hold-max-bytes"),
+            (["--migration-budget", "0s"], "--migration-budget"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

@@ -13,6 +13,7 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
 use crate::agents::AgentMetrics;
+use crate::http::RequestMetrics;
 use crate::leadership::LeadershipMetrics;
 use crate::observe::{FollowerMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
@@ -52,6 +53,9 @@ pub struct Rooms {
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,
+    /// The gate.
+    #[metric(flatten)]
+    pub requests: Arc<RequestMetrics>,
     /// Panics.
     #[metric(flatten)]
     pub tasks: Arc<TaskMetrics>,

@@ -9,7 +9,7 @@ const DRAWING: Drawing<'static> = &[
     ("main", &["app", "config"]),
     ("app", &["agents", "config", "http", "leadership", "metrics", "observe", "reconcile", "service"]),
     ("config", &[]),
-    ("metrics", &["agents", "leadership", "observe", "reconcile", "service"]),
+    ("metrics", &["agents", "http", "leadership", "observe", "reconcile", "service"]),
     ("http", &["service"]),
     ("service", &["leadership", "observe", "reconcile"]),
     ("leadership", &[]),

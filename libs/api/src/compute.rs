@@ -113,10 +113,26 @@ pub struct ComputeView {
     pub observed: Option<Observed>,
     /// Why the last push or probe failed; null after a good one.
     pub last_error: Option<String>,
+    /// Set while the compute is left alone because work on it panicked too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<QuarantineView>,
     /// When this compute was registered.
     pub created_at: DateTime<Utc>,
     /// When its spec or registration last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+/// Why and how long a compute is left alone: a defect of the controller met it again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuarantineView {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// When one try is made; until then there are no pushes and no probes.
+    pub next_try_at: DateTime<Utc>,
+    /// Tries made so far.
+    pub tries: u32,
+    /// What the last panic said.
+    pub reason: String,
 }
 
 /// `GET /control/v1/compute/{id}/spec`.

@@ -14,3 +14,5 @@ pub const MEMBER_VERSION: &str = "x-pgfleet-version";
 pub const MEMBER_CHANGE_SEQ: &str = "x-pgfleet-change-seq";
 /// Set by a member that hands a request on: whoever gets it executes it or says at once that it did not.
 pub const HOP: &str = "x-pgfleet-hop";
+/// Why an operator does something; it goes into the journal.
+pub const REASON: &str = "x-reason";

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod auth;
+pub mod bulk;
 pub mod compute;
 pub mod controller;
 pub mod error;

@@ -249,6 +249,15 @@ impl ControllerClient {
         self.execute(Ask { method: Method::DELETE, ..Ask::get(&compute_path(id, "")) }.unsafe_twice()).await.map(drop)
     }
 
+    /// Ends the quarantine of a compute; one that is not quarantined is left as it is. `reason` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn unquarantine(&self, id: &ComputeId, reason: Option<&str>) -> Result<ComputeView, ControllerError> {
+        let ask = Ask::get(&compute_path(id, "/unquarantine"));
+        self.fetch(Ask { method: Method::POST, reason: reason.map(ToOwned::to_owned), ..ask }).await
+    }
+
     /// The agent's pull: the spec asked for with its fence.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod controller;
+pub mod forward;
 pub mod peer;
 pub mod retry;
 pub mod token;

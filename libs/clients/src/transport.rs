@@ -103,6 +103,11 @@ impl Wire {
     /// One HTTP/1.1 client: no proxy from the environment (members and agents are addressed directly), no redirects
     /// (a token must not follow one).
     pub(crate) fn client(self) -> Result<reqwest::Client, SetUpError> {
+        self.client_that_idles(Duration::from_secs(90))
+    }
+
+    /// The same, whose pooled connections are closed after this time without a request.
+    pub(crate) fn client_that_idles(self, idle: Duration) -> Result<reqwest::Client, SetUpError> {
         let build = || {
             reqwest::Client::builder()
                 .http1_only()
@@ -111,6 +116,7 @@ impl Wire {
                 .tcp_nodelay(true)
                 .connect_timeout(self.connect_timeout)
                 .pool_max_idle_per_host(self.idle_per_host)
+                .pool_idle_timeout(idle)
                 .user_agent(concat!("pgfleet/", env!("CARGO_PKG_VERSION")))
         };
         // A machine without any CA certificates can still speak plain HTTP; TLS then fails at its first use.

@@ -6,5 +6,6 @@
 pub mod fence;
 pub mod leadership;
 pub mod lifecycle;
+pub mod quarantine;
 pub mod reconcile;
 pub mod spec;

@@ -10,6 +10,7 @@ use pgfleet_api::InstanceId;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::error::DbError;
+use crate::release::Release;
 
 /// How to reach the database, and the limits that follow from the lease.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// Connections for loads, lists and history.
     pub pool_size: usize,
+    /// This build: its schema number and migrations.
+    pub release: Release,
 }
 
 impl fmt::Debug for DatabaseConfig {
@@ -37,6 +40,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .field("pool_size", &self.pool_size)
+            .field("release", &self.release.number())
             .finish()
     }
 }
@@ -163,6 +167,7 @@ mod tests {
             lease: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             pool_size: 1,
+            release: Release::this(),
         };
         let text = format!("{config:?}");
         assert!(!text.contains("s3cret") && text.contains("fleet@h:5432/db"), "{text}");

@@ -4,7 +4,7 @@
 //! What it calls: `session` (connections), `bootstrap`, diesel's pool. Invariant: pooled connections serve reads only;
 //! what writes has a session of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,6 +19,7 @@ use crate::bootstrap;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::records::{Compat, TermRecord};
+use crate::release::Release;
 use crate::schema::{cluster, leader, leader_history, schema_compat};
 use crate::session::{Connector, Session, SessionKind};
 use crate::writer::Wire;
@@ -29,6 +30,9 @@ pub struct Database {
     pool: Pool<AsyncPgConnection>,
     pool_wait: Duration,
     instance_id: InstanceId,
+    release: Release,
+    /// Whether the table that claims are gated by was ever seen; before the migrations there is none.
+    gated: OnceLock<()>,
     /// A writer's session that is open and prepared before there is a writer.
     spare: Mutex<Option<Wire>>,
 }
@@ -48,7 +52,15 @@ impl Database {
         let connector = Connector::new(&config)?;
         let pool = pool(&connector, config.pool_size)?;
         let pool_wait = config.connect_timeout;
-        Ok(Arc::new(Self { connector, pool, pool_wait, instance_id: config.instance_id, spare: Mutex::new(None) }))
+        Ok(Arc::new(Self {
+            connector,
+            pool,
+            pool_wait,
+            instance_id: config.instance_id,
+            release: config.release,
+            gated: OnceLock::new(),
+            spare: Mutex::new(None),
+        }))
     }
 
     /// [`Self::open`] and [`Self::check`].
@@ -89,6 +101,12 @@ impl Database {
     #[must_use]
     pub fn instance_id(&self) -> InstanceId {
         self.instance_id
+    }
+
+    /// This build, as far as the schema is concerned.
+    #[must_use]
+    pub fn release(&self) -> &Release {
+        &self.release
     }
 
     /// Makes the tables of leadership and the fleet's id if they are missing. Harmless at any time and from any
@@ -165,7 +183,8 @@ impl Database {
         Ok(rows.into_iter().map(TermRecord::from).collect())
     }
 
-    /// Which programs may read and lead; none before the migration that makes the row.
+    /// Which builds may read and lead; none before the migration that makes the row. From the first time that there is
+    /// one, a claim is gated by it.
     ///
     /// # Errors
     /// Any [`DbError`].
@@ -180,6 +199,7 @@ impl Database {
         if !there {
             return Ok(None);
         }
+        self.gated.get_or_init(|| ());
         let row: Option<(i32, i32)> = schema_compat::table
             .select((schema_compat::lowest_reader, schema_compat::lowest_writer))
             .first(&mut conn)
@@ -187,6 +207,18 @@ impl Database {
             .optional()
             .map_err(DbError::diesel(DOING))?;
         Ok(row.map(|(lowest_reader, lowest_writer)| Compat { lowest_reader, lowest_writer }))
+    }
+
+    /// Whether the schema as it is now lets this build load and follow.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn lets_read(&self) -> Result<bool, DbError> {
+        Ok(self.compat().await?.is_none_or(|compat| compat.lets_read(self.release.number())))
+    }
+
+    pub(crate) fn is_gated(&self) -> bool {
+        self.gated.get().is_some()
     }
 
     pub(crate) fn connector(&self) -> &Connector {

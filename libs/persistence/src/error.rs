@@ -125,6 +125,14 @@ pub enum DbError {
         /// Why not.
         reason: String,
     },
+    /// This build may not lead on the schema as it is; nothing was claimed.
+    #[error("the schema lets builds from {lowest} on lead, and this one is {number}: start a newer build")]
+    SchemaTooNew {
+        /// Number of this build.
+        number: i32,
+        /// Lowest number that may lead.
+        lowest: i32,
+    },
     /// The change cursor is not where the only writer left it: committed work was lost, or somebody else wrote.
     #[error("the change cursor stands at {found:?}, the writer left it at {expected}: load afresh")]
     CursorMoved {
@@ -157,9 +165,11 @@ impl DbError {
                 _ => ErrorClass::Other,
             },
             Self::Diesel { source: Diesel::BrokenTransactionManager, .. } => ErrorClass::Connection,
-            Self::Config { .. } | Self::Diesel { .. } | Self::Content { .. } | Self::CursorMoved { .. } => {
-                ErrorClass::Other
-            }
+            Self::Config { .. }
+            | Self::Diesel { .. }
+            | Self::Content { .. }
+            | Self::SchemaTooNew { .. }
+            | Self::CursorMoved { .. } => ErrorClass::Other,
         }
     }
 

@@ -41,6 +41,12 @@ const ALL: &str = "
     FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
     WHERE c.deleted_at IS NULL ORDER BY c.compute_id";
 
+const ONE: &str = "
+    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
+           c.updated_at, false, o.observed
+    FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
+    WHERE c.compute_id = $1 AND c.deleted_at IS NULL";
+
 pub(crate) const COMPUTES_ABOVE: &str = "
     SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
            c.updated_at, c.deleted_at IS NOT NULL,
@@ -174,6 +180,20 @@ impl Database {
     /// Any [`DbError`]; before the migrations the tables are missing.
     pub async fn load(self: &Arc<Self>) -> Result<LoadedState, DbError> {
         Tail::new(Arc::clone(self)).load().await
+    }
+
+    /// One compute with what was last observed of it, as of one moment; none if it is unknown or deleted.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn compute(&self, compute_id: &ComputeId) -> Result<Option<(ComputeRecord, Option<Observed>)>, DbError> {
+        const DOING: &str = "read a compute";
+        let read = async {
+            let session = self.connector().session(SessionKind::Follow).await?;
+            session.client().query_opt(ONE, &[&compute_id.as_str()]).await.map_err(DbError::query(DOING))
+        };
+        let Some(row) = bounded(self.connector().patience(), DOING, read).await? else { return Ok(None) };
+        Ok(Some((record_of(&row)?, row.get::<_, Option<Value>>(10).map(observed_of).transpose()?)))
     }
 }
 

@@ -13,10 +13,10 @@ use pgfleet_api::{ClusterId, InstanceId, Term};
 use pgfleet_domain::leadership::{Began, Seen};
 use tokio_postgres::{Client, Row};
 
+use crate::compat::{MEMBER_LOCK, compat_in};
 use crate::config::application_name;
 use crate::database::Database;
 use crate::error::DbError;
-use crate::migrate;
 use crate::records::Ended;
 use crate::session::Session;
 use crate::term::LeaderTerm;
@@ -96,12 +96,16 @@ const CLAIM_FREE: &str = "
     )
     SELECT term, cluster_id, pg_notify('pgfleet_leader', term::text) FROM won, cluster";
 
-const CLAIM_SEEN: &str = "
-    WITH won AS (
+macro_rules! claim_seen {
+    ($gate:literal) => {
+        concat!(
+            "WITH won AS (
         UPDATE leader
         SET term = greatest(term, $1::bigint) + 1, instance_id = $2, address = $3, lease_ms = $4,
             renewals = 0, started_at = now(), renewed_at = now(), released_at = NULL
-        WHERE term = $7 AND instance_id = $8 AND ($9::bigint IS NULL OR renewals = $9)
+        WHERE term = $7 AND instance_id = $8 AND ($9::bigint IS NULL OR renewals = $9) AND ",
+            $gate,
+            "
         RETURNING term
     ), closed AS (
         UPDATE leader_history h
@@ -111,7 +115,16 @@ const CLAIM_SEEN: &str = "
         INSERT INTO leader_history (term, instance_id, address, began, target_schema)
         SELECT term, $2, $3, $5, $6 FROM won
     )
-    SELECT term, cluster_id, pg_notify('pgfleet_leader', term::text) FROM won, cluster";
+    SELECT term, cluster_id, pg_notify('pgfleet_leader', term::text) FROM won, cluster"
+        )
+    };
+}
+
+/// Of a build that the schema shuts out, the claim itself finds nothing to claim: whoever polls may be late.
+const CLAIM_SEEN: &str = claim_seen!("NOT EXISTS (SELECT FROM schema_compat WHERE lowest_writer > $10::integer)");
+
+/// Before the migration that makes the table of the gate.
+const CLAIM_SEEN_UNGATED: &str = claim_seen!("$10::integer IS NOT NULL");
 
 /// Touches no column of a unique index, so it never waits for an open fence.
 const RENEW: &str = "
@@ -155,7 +168,8 @@ impl LeaseSession {
     pub async fn claim(&mut self, claim: &Claim) -> Result<ClaimOutcome, DbError> {
         let me = self.db.instance_id();
         let backend_pid = self.connected().await?.backend_pid;
-        let first = self.run("claimed leadership", async |client| claim_once(client, me, claim).await).await;
+        let db = Arc::clone(&self.db);
+        let first = self.run("claimed leadership", async |client| claim_once(client, &db, claim).await).await;
         match first {
             Ok(Some((term, cluster_id))) => Ok(ClaimOutcome::Won(LeaderTerm::mint(term, cluster_id, me))),
             Ok(None) => self.settle(claim, None).await,
@@ -247,7 +261,19 @@ impl LeaseSession {
                 Ok(ClaimOutcome::Won(LeaderTerm::mint(row.term, row.cluster_id, me)))
             }
             (row, Some((_, error))) if as_seen(row.as_ref(), claim) => Err(error),
+            (Some(_), None) => self.lost_or_shut_out().await,
             _ => Ok(ClaimOutcome::Lost),
+        }
+    }
+
+    /// Nothing was claimed: because the row is not as it was seen, or because the schema is too new for this build.
+    async fn lost_or_shut_out(&mut self) -> Result<ClaimOutcome, DbError> {
+        let number = self.db.release().number();
+        match self.run("read the schema's compatibility", async |client| compat_in(client).await).await? {
+            Some(compat) if !compat.lets_lead(number) => {
+                Err(DbError::SchemaTooNew { number, lowest: compat.lowest_writer })
+            }
+            Some(_) | None => Ok(ClaimOutcome::Lost),
         }
     }
 
@@ -257,9 +283,13 @@ impl LeaseSession {
             Some(open) => open,
             None => {
                 let session = self.db.control_session().await?;
+                // The lock says that a member of this build is alive, see `compat`; nobody ever takes it exclusively.
                 let backend_pid = session
                     .client()
-                    .query_one("SELECT pg_backend_pid()", &[])
+                    .query_one(
+                        "SELECT pg_backend_pid(), pg_try_advisory_lock_shared($1, $2)",
+                        &[&MEMBER_LOCK, &self.db.release().number()],
+                    )
                     .await
                     .map_err(DbError::query("opened the lease session"))?
                     .get(0);
@@ -305,16 +335,16 @@ fn as_seen(row: Option<&LeaderView>, claim: &Claim) -> bool {
     }
 }
 
-async fn claim_once(client: &Client, me: InstanceId, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
+async fn claim_once(client: &Client, db: &Database, claim: &Claim) -> Result<Option<(Term, ClusterId)>, DbError> {
     let (floor, address, how) = (claim.floor.get(), &claim.address, claim.how.as_str());
-    let target = migrate::newest_embedded();
+    let (me, target, number) = (db.instance_id(), db.release().newest(), db.release().number());
     let row = match claim.seen {
         None => client.query_opt(CLAIM_FREE, &[&floor, &me.0, address, &claim.lease_ms, &how, &target]).await,
         Some(seen) => {
             let (term, old) = (seen.term.get(), seen.instance_id.0);
-            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
-                [&floor, &me.0, address, &claim.lease_ms, &how, &target, &term, &old, &seen.renewals];
-            client.query_opt(CLAIM_SEEN, &params).await
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+                [&floor, &me.0, address, &claim.lease_ms, &how, &target, &term, &old, &seen.renewals, &number];
+            client.query_opt(if db.is_gated() { CLAIM_SEEN } else { CLAIM_SEEN_UNGATED }, &params).await
         }
     };
     let row = row.map_err(DbError::query("claimed leadership"))?;

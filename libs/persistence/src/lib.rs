@@ -3,8 +3,8 @@
 //! Who calls it: `storage_controller`, and nobody else. What it calls: PostgreSQL. It knows no HTTP and no clients.
 //!
 //! ```text
-//!   Database ── bootstrap, read_leader, load, spec, history, pending, migrate     (pool, short sessions)
-//!            └─ listen ──▶ Notices                                                 (a session each)
+//!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
+//!            └─ listen ──▶ Notices                                                           (a session each)
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
@@ -16,15 +16,19 @@
 //! Errors are told apart by SQLSTATE ([`ErrorClass`]), never by text. `session` says why two drivers live here.
 
 mod bootstrap;
+mod compat;
 mod config;
 mod database;
 mod error;
+mod journal;
 mod follow;
 mod lease;
 mod load;
 mod migrate;
 mod notices;
 mod records;
+mod rehearse;
+mod release;
 mod schema;
 mod session;
 mod term;
@@ -34,19 +38,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use compat::Older;
 pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
-pub use migrate::{MigrationError, MigrationHooks};
+pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
+pub use rehearse::Rehearsed;
+pub use release::{Migration, Release};
 pub use term::LeaderTerm;
 pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
 
-/// Number of the schema that this program reads and writes; compared with [`Compat`].
+/// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 1;
 
 /// Channel on which a claim or release is told; the payload is the term.

@@ -13,7 +13,7 @@ use crate::schema::{computes, journal};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = journal)]
-struct JournalRow {
+pub(crate) struct JournalRow {
     at: DateTime<Utc>,
     change_seq: i64,
     compute_id: Option<String>,
@@ -64,7 +64,7 @@ impl Database {
     }
 }
 
-fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
+pub(crate) fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
     Ok(JournalEntry {
         at: row.at,
         change_seq: row.change_seq,

@@ -1,52 +1,67 @@
-//! Migrations: the embedded ones, and those of a directory for tests.
+//! Migrations: what is pending, and running it.
 //!
-//! Called by: a leader that has just claimed, before it loads. What it calls: diesel's migration harness, on a
-//! connection of its own. Invariants: each migration is one transaction that begins with the fence, so a leader that
-//! was replaced cannot migrate and a claim waits for the one that runs; an advisory lock keeps two apart; the work
-//! runs on a blocking thread and ends by itself, whoever stops waiting for it.
+//! Called by: a leader that has just claimed, before it loads; a candidate asks what is pending. What it calls: `session`,
+//! `compat`. Invariants: each migration is one transaction that begins with the fence, so a leader that was replaced
+//! cannot migrate and a claim waits for the one that runs; it has a budget, so nobody leads without serving for ever; it
+//! waits for locks of others only for a moment, because whoever wants the table meanwhile queues behind it; a step that
+//! shuts older builds out waits until none of them is alive. What fails leaves nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use diesel::migration::{Migration, MigrationConnection, MigrationSource};
-use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel_async::AsyncPgConnection;
-use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use diesel_migrations::{EmbeddedMigrations, FileBasedMigrations, MigrationHarness, embed_migrations};
 use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::Client;
 
 use crate::Hook;
+use crate::compat::{Older, admit, compat_in};
 use crate::database::Database;
-use crate::error::DbError;
-use crate::session::SessionKind;
-use crate::term::LeaderTerm;
+use crate::error::{DbError, ErrorClass};
+use crate::lease::bounded;
+use crate::release::Migration;
+use crate::session::{Session, SessionKind};
+use crate::term::{FENCE, LeaderTerm};
 
-const EMBEDDED: EmbeddedMigrations = embed_migrations!("../../migrations");
-
-/// Name of the newest embedded migration; the history of leadership keeps it.
-const NEWEST: &str = "20261121000100_create_computes";
-
-/// Key of the advisory lock around a run ("pgfleet" in ASCII, then 2).
+/// Key of the advisory lock around each migration ("pgfleet" in ASCII, then 2).
 const MIGRATION_LOCK: i64 = 0x7067_666c_6565_7402;
 
-/// The connection as diesel's blocking harness wants it.
-type Blocking = AsyncConnectionWrapper<AsyncPgConnection>;
+/// The table of versions, in the shape that diesel's command line knows.
+pub(crate) const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS __diesel_schema_migrations
+    (version varchar(50) PRIMARY KEY NOT NULL, run_on timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP)";
 
-/// Test doors of a run.
-#[derive(Clone, Default)]
-pub struct MigrationHooks {
-    /// Awaited in each migration's transaction, after its SQL and before its commit.
+/// How often a migration that others' locks hold up is tried; each time it waits for `lock_timeout`, a fifth of a lease.
+const LOCK_TRIES: u32 = 3;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Limits and test doors of a run.
+#[derive(Clone)]
+pub struct MigrationOptions {
+    /// How long one migration may take, all its tries together.
+    pub budget: Duration,
+    /// Awaited in each migration's transaction, after its SQL and before its commit; not counted.
     pub mid_migration: Option<Hook>,
 }
 
-impl std::fmt::Debug for MigrationHooks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MigrationHooks").field("mid_migration", &self.mid_migration.is_some()).finish()
+impl Default for MigrationOptions {
+    fn default() -> Self {
+        Self { budget: Duration::from_secs(30), mid_migration: None }
     }
 }
 
-/// Why a run of migrations ended early. What was committed before stays.
+impl std::fmt::Debug for MigrationOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MigrationOptions")
+            .field("budget", &self.budget)
+            .field("mid_migration", &self.mid_migration.is_some())
+            .finish()
+    }
+}
+
+/// Why migrations were not run, or not to their end. What was committed before stays.
 #[derive(Debug, Error)]
 pub enum MigrationError {
     /// The fence found somebody else leading, or nobody.
@@ -63,6 +78,46 @@ pub enum MigrationError {
         /// What PostgreSQL said.
         message: String,
     },
+    /// One took too long.
+    #[error("migration {name} was given up: it took longer than its budget of {budget_ms} ms")]
+    OverBudget {
+        /// Its folder.
+        name: String,
+        /// What it may take.
+        budget_ms: u128,
+    },
+    /// One never got a lock it needs.
+    #[error("migration {name} was given up: other sessions hold locks that it needs ({tries} tries); end them")]
+    Locked {
+        /// Its folder.
+        name: String,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// A contract step while members that it shuts out are alive.
+    #[error(
+        "migration {name} was not run: it shuts out builds below {lowest}, and of these are alive: {}; \
+         replace them first",
+        list(older)
+    )]
+    ShutsOutMembers {
+        /// Its folder.
+        name: String,
+        /// Lowest number that may lead after it.
+        lowest: i32,
+        /// Who is alive and below.
+        older: Vec<Older>,
+    },
+    /// A contract step that shuts out the build that carries it; a defect of that build.
+    #[error("migration {name} was not run: it shuts out builds below {lowest}, and this one is {number}")]
+    ShutsOutItself {
+        /// Its folder.
+        name: String,
+        /// Lowest number that may lead after it.
+        lowest: i32,
+        /// Number of this build.
+        number: i32,
+    },
     /// The directory cannot be used.
     #[error("the migrations directory {dir} cannot be used: {reason}", dir = dir.display())]
     Directory {
@@ -74,67 +129,62 @@ pub enum MigrationError {
     /// The database failed around them.
     #[error("the database failed around the migrations")]
     Database(#[from] DbError),
-    /// The thread they ran on is gone; a defect.
-    #[error("the migrations ended without an answer")]
-    Panicked,
 }
 
-/// Folder name of the newest migration this program carries.
-pub(crate) const fn newest_embedded() -> &'static str {
-    NEWEST
+fn list(older: &[Older]) -> String {
+    older.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Database {
-    /// Folder names of the migrations that have not run here, the embedded ones first.
+    /// Folder names of the migrations that this build carries and the schema lacks, in order. Only reads.
     ///
     /// # Errors
-    /// [`MigrationError::Directory`] or [`MigrationError::Database`].
-    pub async fn pending(&self, dir: Option<&Path>) -> Result<Vec<String>, MigrationError> {
-        let dir = dir.map(Path::to_path_buf);
-        self.on_thread(move |conn| {
-            let applied = applied(conn)?;
-            Ok(all(dir.as_deref())?.iter().filter(|m| !applied.contains(&version(m))).map(name).collect())
-        })
-        .await
+    /// [`MigrationError::Database`].
+    pub async fn pending(&self) -> Result<Vec<String>, MigrationError> {
+        Ok(self.not_applied().await?.iter().map(|migration| migration.name().to_owned()).collect())
+    }
+
+    /// Whether everything that this build carries has run.
+    ///
+    /// # Errors
+    /// [`MigrationError::Database`].
+    pub async fn nothing_pending(&self) -> Result<bool, MigrationError> {
+        Ok(self.not_applied().await?.is_empty())
     }
 
     /// Runs what is pending and answers with the folder names of what was run. With nothing pending it is one read.
     ///
+    /// Whoever stops waiting for it ends it: its session closes, and the migration under way is rolled back, or was
+    /// committed under the fence.
+    ///
     /// # Errors
-    /// [`MigrationError::NotLeader`] if the fence fails; [`MigrationError::Failed`] names the first that failed.
+    /// [`MigrationError::NotLeader`] if the fence fails; else the first that did not run is named.
     pub async fn migrate(
         &self,
         term: Arc<LeaderTerm>,
-        dir: Option<PathBuf>,
-        hooks: MigrationHooks,
+        options: MigrationOptions,
     ) -> Result<Vec<String>, MigrationError> {
-        if self.nothing_pending(dir.as_deref()).await? {
-            return Ok(Vec::new());
-        }
-        self.on_thread(move |conn| {
-            exec(conn, &format!("SELECT pg_advisory_lock({MIGRATION_LOCK})"), "waited for another migration")?;
-            let applied = applied(conn)?;
-            let mut done = Vec::new();
-            for migration in all(dir.as_deref())?.iter().filter(|m| !applied.contains(&version(m))) {
-                run_one(conn, migration.as_ref(), &term, &hooks)?;
-                tracing::info!(migration = %name(migration), term = term.term().get(), "ran a migration");
-                done.push(name(migration));
+        let mut done = Vec::new();
+        for migration in self.not_applied().await? {
+            let begun = Instant::now();
+            if self.run_one(&migration, &term, &options).await? {
+                let (name, term) = (migration.name(), term.term().get());
+                let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(migration = name, term, duration_ms, "ran a migration");
+                done.push(name.to_owned());
             }
-            Ok(done)
-        })
-        .await
+        }
+        Ok(done)
     }
 
-    /// Whether all have run. The usual case of a hand-over, told by a pooled connection: no thread, no new session, no lock.
-    ///
-    /// # Errors
-    /// [`MigrationError::Directory`] or [`MigrationError::Database`].
-    pub async fn nothing_pending(&self, dir: Option<&Path>) -> Result<bool, MigrationError> {
+    /// Told by a pooled connection, so that the usual hand-over, with nothing pending, opens no session.
+    async fn not_applied(&self) -> Result<Vec<Migration>, DbError> {
         #[derive(QueryableByName)]
         struct Version {
             #[diesel(sql_type = diesel::sql_types::Text)]
             version: String,
         }
+        let all = self.release().migrations();
         let mut conn = self.pooled("looked for pending migrations").await?;
         let there = diesel::sql_query(
             "SELECT relname::text AS version FROM pg_class WHERE oid = to_regclass('__diesel_schema_migrations')",
@@ -143,132 +193,137 @@ impl Database {
             .await
             .map_err(DbError::diesel("looked for the table of migrations"))?;
         if there.is_empty() {
-            return Ok(false);
+            return Ok(all.to_vec());
         }
         let applied = diesel::sql_query("SELECT version::text FROM __diesel_schema_migrations");
         let applied: Vec<Version> = diesel_async::RunQueryDsl::load(applied, &mut conn)
             .await
             .map_err(DbError::diesel("looked for pending migrations"))?;
-        Ok(all(dir)?.iter().all(|m| applied.iter().any(|done| done.version == version(m))))
+        let pending = |migration: &&Migration| applied.iter().all(|done| done.version != migration.version());
+        Ok(all.iter().filter(pending).cloned().collect())
     }
 
-    /// Diesel's harness blocks, and panics on some runtimes and inside `select!`. A blocking thread has neither trouble.
-    async fn on_thread<T: Send + 'static>(
+    /// Whether it was run by this call: another one of the same leader may have been faster.
+    async fn run_one(
         &self,
-        work: impl FnOnce(&mut Blocking) -> Result<T, MigrationError> + Send + 'static,
-    ) -> Result<T, MigrationError> {
-        let conn = self
-            .connector()
-            .diesel(SessionKind::Migration)
-            .await
-            .map_err(|error| DbError::Pool { doing: "connected for migrations", reason: error.to_string() })?;
-        tokio::task::spawn_blocking(move || work(&mut Blocking::from(conn)))
-            .await
-            .map_err(|_| MigrationError::Panicked)?
+        migration: &Migration,
+        term: &LeaderTerm,
+        options: &MigrationOptions,
+    ) -> Result<bool, MigrationError> {
+        let name = migration.name().to_owned();
+        let deadline = Instant::now() + options.budget;
+        let over_budget = |name| MigrationError::OverBudget { name, budget_ms: options.budget.as_millis() };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.attempt(migration, term, options, deadline).await {
+                Err(MigrationError::Database(error)) => error,
+                outcome => return outcome,
+            };
+            let late = Instant::now() + PAUSE >= deadline;
+            match error.class() {
+                ErrorClass::LockTimeout if late || tries == LOCK_TRIES => {
+                    return Err(MigrationError::Locked { name, tries });
+                }
+                ErrorClass::StatementTimeout if late => return Err(over_budget(name)),
+                ErrorClass::LockTimeout
+                | ErrorClass::Deadlock
+                | ErrorClass::Serialization
+                | ErrorClass::Connection
+                | ErrorClass::Shutdown => {}
+                ErrorClass::StatementTimeout
+                | ErrorClass::Data
+                | ErrorClass::Integrity
+                | ErrorClass::Permission
+                | ErrorClass::Other => return Err(refused(name, &error)),
+            }
+            if late {
+                return Err(error.into());
+            }
+            tracing::warn!(migration = name, tries, reason = error.server_message(), "a migration is tried again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        migration: &Migration,
+        term: &LeaderTerm,
+        options: &MigrationOptions,
+        deadline: Instant,
+    ) -> Result<bool, MigrationError> {
+        let session = self.connector().session(SessionKind::Migration).await?;
+        // PostgreSQL times each statement, and a migration may have many: the whole is timed here. Dropping the session
+        // rolls back.
+        let number = self.release().number();
+        let ran = match timeout_at(deadline, run_in_transaction(&session, migration, term, number, deadline)).await {
+            Ok(ran) => ran,
+            Err(_) => {
+                let (name, budget_ms) = (migration.name().to_owned(), options.budget.as_millis());
+                return Err(MigrationError::OverBudget { name, budget_ms });
+            }
+        };
+        if let (Ok(true), Some(hook)) = (&ran, &options.mid_migration) {
+            hook().await;
+        }
+        let (end, doing) = match &ran {
+            Ok(true) => ("COMMIT", "committed a migration"),
+            Ok(false) | Err(_) => ("ROLLBACK", "rolled back a migration"),
+        };
+        let ended = bounded(self.connector().patience(), doing, execute(session.client(), end, doing)).await;
+        match ran {
+            Ok(true) => Ok(ended.map(|()| true)?),
+            ran => ran,
+        }
     }
 }
 
-fn run_one(
-    conn: &mut Blocking,
-    migration: &dyn Migration<Pg>,
+/// Everything between the beginning and the end of a migration's transaction; whether its SQL was run.
+async fn run_in_transaction(
+    session: &Session,
+    migration: &Migration,
     term: &LeaderTerm,
-    hooks: &MigrationHooks,
-) -> Result<(), MigrationError> {
-    enum Stop {
-        NotLeader,
-        Failed(String),
-        Database(diesel::result::Error),
+    number: i32,
+    deadline: Instant,
+) -> Result<bool, MigrationError> {
+    const DOING: &str = "ran a migration";
+    let client = session.client();
+    execute(client, "BEGIN", DOING).await?;
+    let (mine, me) = (term.term().get(), term.instance_id().0);
+    if client.query_opt(FENCE, &[&mine, &me]).await.map_err(DbError::query(DOING))?.is_none() {
+        return Err(MigrationError::NotLeader { name: migration.name().to_owned() });
     }
-    impl From<diesel::result::Error> for Stop {
-        fn from(error: diesel::result::Error) -> Self {
-            Self::Database(error)
-        }
+    limit_statements(client, deadline).await?;
+    execute(client, &format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"), "waited for another migration").await?;
+    execute(client, VERSIONS, DOING).await?;
+    let done = "SELECT 1 FROM __diesel_schema_migrations WHERE version = $1";
+    if client.query_opt(done, &[&migration.version()]).await.map_err(DbError::query(DOING))?.is_some() {
+        return Ok(false);
     }
-    let outcome = conn.transaction::<(), Stop, _>(|conn| {
-        if !fence(conn, term)? {
-            return Err(Stop::NotLeader);
-        }
-        MigrationConnection::setup(conn)?;
-        conn.run_migration(migration).map_err(|error| Stop::Failed(error.to_string()))?;
-        if let Some(hook) = &hooks.mid_migration {
-            tokio::runtime::Handle::current().block_on(hook());
-        }
-        Ok(())
-    });
-    let name = migration.name().to_string();
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(Stop::NotLeader) => Err(MigrationError::NotLeader { name }),
-        Err(Stop::Failed(message)) => Err(MigrationError::Failed { name, message }),
-        Err(Stop::Database(error)) => Err(DbError::diesel("ran a migration")(error).into()),
-    }
+    let before = compat_in(client).await?;
+    execute(client, migration.up(), DOING).await?;
+    let note = "INSERT INTO __diesel_schema_migrations (version) VALUES ($1)";
+    client.execute(note, &[&migration.version()]).await.map_err(DbError::query(DOING))?;
+    admit(client, migration.name(), number, before, compat_in(client).await?).await?;
+    Ok(true)
 }
 
-fn fence(conn: &mut Blocking, term: &LeaderTerm) -> QueryResult<bool> {
-    use crate::schema::leader;
-    let row: Option<i64> = leader::table
-        .filter(leader::term.eq(term.term().get()))
-        .filter(leader::instance_id.eq(term.instance_id().0))
-        .filter(leader::released_at.is_null())
-        .select(leader::term)
-        .for_key_share()
-        .first(conn)
-        .optional()?;
-    Ok(row.is_some())
+/// For the rest of the transaction: no statement runs past the deadline. `lock_timeout` is the session's.
+pub(crate) async fn limit_statements(client: &Client, deadline: Instant) -> Result<(), DbError> {
+    // Zero would be no limit; the server takes no more than this.
+    let left_ms = deadline.saturating_duration_since(Instant::now()).as_millis().clamp(1, i32::MAX as u128);
+    execute(client, &format!("SET LOCAL statement_timeout = {left_ms}"), "limited a migration").await
 }
 
-fn exec(conn: &mut Blocking, sql: &str, doing: &'static str) -> Result<(), MigrationError> {
-    diesel::sql_query(sql).execute(conn).map(|_| ()).map_err(|error| DbError::diesel(doing)(error).into())
+pub(crate) async fn execute(client: &Client, sql: &str, doing: &'static str) -> Result<(), DbError> {
+    client.batch_execute(sql).await.map_err(DbError::query(doing))
 }
 
-/// Only reads: a candidate asks this too, and must not make diesel's table of versions.
-fn applied(conn: &mut Blocking) -> Result<Vec<String>, MigrationError> {
-    use diesel::dsl::sql;
-    use diesel::sql_types::Bool;
-    let there: bool = diesel::select(sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL"))
-        .get_result(conn)
-        .map_err(DbError::diesel("looked for the table of migrations"))?;
-    if !there {
-        return Ok(Vec::new());
-    }
-    let versions = conn.applied_migrations().map_err(|error| DbError::content("table of migrations", error))?;
-    Ok(versions.iter().map(ToString::to_string).collect())
-}
-
-fn all(dir: Option<&Path>) -> Result<Vec<Box<dyn Migration<Pg>>>, MigrationError> {
-    let mut migrations =
-        sorted(EMBEDDED.migrations().map_err(|error| DbError::content("set of embedded migrations", error))?);
-    if let Some(dir) = dir {
-        let unusable = |reason: String| MigrationError::Directory { dir: dir.to_path_buf(), reason };
-        let source = FileBasedMigrations::from_path(dir).map_err(|error| unusable(error.to_string()))?;
-        let more = source.migrations().map_err(|error| unusable(error.to_string()))?;
-        migrations.extend(sorted(more));
-    }
-    Ok(migrations)
-}
-
-fn sorted(mut migrations: Vec<Box<dyn Migration<Pg>>>) -> Vec<Box<dyn Migration<Pg>>> {
-    migrations.sort_by_key(version);
-    migrations
-}
-
-#[expect(clippy::borrowed_box, reason = "the harness hands out boxed trait objects")]
-fn version(migration: &Box<dyn Migration<Pg>>) -> String {
-    migration.name().version().to_string()
-}
-
-#[expect(clippy::borrowed_box, reason = "the harness hands out boxed trait objects")]
-fn name(migration: &Box<dyn Migration<Pg>>) -> String {
-    migration.name().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_is_named() {
-        let names: Vec<String> = all(None).unwrap().iter().map(name).collect();
-        assert_eq!(names.last().map(String::as_str), Some(newest_embedded()));
-    }
+/// What PostgreSQL has against a migration, with its code.
+pub(crate) fn refused(name: String, error: &DbError) -> MigrationError {
+    let message = match error.sqlstate() {
+        Some(state) => format!("{} ({state})", error.server_message()),
+        None => error.server_message(),
+    };
+    MigrationError::Failed { name, message }
 }

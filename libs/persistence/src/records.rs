@@ -19,6 +19,8 @@ pub enum Ended {
     Released,
     /// A migration failed and the process gave the row up.
     MigrationFailed,
+    /// Something else on the way to serving failed, and the process gave the row up.
+    TakeOverFailed,
 }
 
 impl Ended {
@@ -28,6 +30,7 @@ impl Ended {
         match self {
             Self::Released => "released",
             Self::MigrationFailed => "migration_failed",
+            Self::TakeOverFailed => "take_over_failed",
         }
     }
 }
@@ -55,12 +58,12 @@ pub struct TermRecord {
     pub target_schema: String,
 }
 
-/// Which programs may read the schema, and which may lead on it.
+/// Which builds may read the schema, and which may lead on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compat {
-    /// A program with a lower [`crate::SCHEMA_NUMBER`] must not load.
+    /// A build of a lower number must not load; it only forwards.
     pub lowest_reader: i32,
-    /// A program with a lower [`crate::SCHEMA_NUMBER`] must not claim.
+    /// A build of a lower number must not claim.
     pub lowest_writer: i32,
 }
 

@@ -9,10 +9,12 @@ pub mod http;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod panic_door;
 pub mod pause;
 pub mod port_file;
 pub mod signals;
 pub mod supervisor;
 pub mod tls;
+pub mod traces;
 
 pub use supervisor::{Kind, TaskGroup};

@@ -9,6 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next as Rest, from_fn_with_state};
+use axum::response::Response;
+use http::{HeaderValue, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -93,22 +97,68 @@ pub async fn bind(address: &str) -> Result<Listener, BindError> {
     Ok(Listener { socket, address })
 }
 
-/// Serves `router` as tasks of `group` until its token is cancelled.
+/// How a listener ends in order. Before its group's token, which closes the port, and after it.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// From here on every answer closes its connection, so that clients go elsewhere by themselves.
+    pub last_answers: CancellationToken,
+    /// From here on connections without a request are closed, too. A client may be writing on one of them, so it comes
+    /// long after the first.
+    pub cut: CancellationToken,
+}
+
+/// Serves `router` as tasks of `group` until its token is cancelled; then idle connections close at once.
 pub fn serve(listener: Listener, router: Router, group: &TaskGroup, limits: Limits) {
+    let farewell = Farewell { last_answers: group.token(), cut: group.token() };
+    serve_until(listener, router, group, limits, farewell);
+}
+
+/// As [`serve`], ending in more steps: `last_answers`, the token of `group`, `cut`, then `limits.drain`. What has connected
+/// before the port closed is served.
+pub fn serve_until(listener: Listener, router: Router, group: &TaskGroup, limits: Limits, farewell: Farewell) {
     let tasks = group.clone();
+    let router = router.layer(from_fn_with_state(farewell.last_answers, close_after));
     group.spawn("accept", Kind::Vital, async move {
         let token = tasks.token();
         let places = Arc::new(Semaphore::new(limits.max_connections));
-        while let Some((stream, place)) = next(&listener.socket, &places, &token).await {
-            let connection = connection(stream, router.clone(), limits, token.clone());
+        let start = |stream: TcpStream, place: Option<OwnedSemaphorePermit>| {
+            let connection = connection(stream, router.clone(), limits, farewell.cut.clone());
             tasks.spawn("connection", Kind::Worker, async move {
                 connection.await;
                 drop(place);
                 Ok::<_, std::convert::Infallible>(())
             });
+        };
+        while let Some((stream, place)) = next(&listener.socket, &places, &token).await {
+            start(stream, Some(place));
         }
-        Ok::<_, std::convert::Infallible>(())
+        // The kernel has completed these handshakes: their clients believe that they are connected.
+        for stream in queued(listener.socket)? {
+            start(stream, None);
+        }
+        Ok::<_, std::io::Error>(())
     });
+}
+
+/// Closes the port; gives what had connected and was not accepted yet.
+fn queued(socket: TcpListener) -> std::io::Result<Vec<TcpStream>> {
+    let socket = socket.into_std()?;
+    let mut streams = Vec::new();
+    // The socket does not block, so the end of the queue is an error.
+    while let Ok((stream, _peer)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        streams.push(TcpStream::from_std(stream)?);
+    }
+    Ok(streams)
+}
+
+/// After the token was cancelled, answers say that their connection closes.
+async fn close_after(State(token): State<CancellationToken>, request: Request, rest: Rest) -> Response {
+    let mut response = rest.run(request).await;
+    if token.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The next connection and its place; none when the group is to end.
@@ -137,7 +187,7 @@ async fn next(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: Limits, token: CancellationToken) {
+async fn connection(stream: TcpStream, router: Router, limits: Limits, cut: CancellationToken) {
     // A latency of 40 ms on small answers otherwise; a failure changes nothing else.
     let _ = stream.set_nodelay(true);
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -150,7 +200,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, token: Ca
             }
             return;
         }
-        () = token.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = cut.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     if tokio::time::timeout(limits.drain, serving).await.is_err() {
         tracing::warn!(drain_ms = limits.drain.as_millis(), "a request outlived the drain and was cut");
@@ -224,6 +274,48 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"));
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_end_in_steps_leaves_idle_connections_to_their_clients() {
+        let (group, cut) = (TaskGroup::new("http"), CancellationToken::new());
+        let last_answers = CancellationToken::new();
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr();
+        let router = Router::new().route("/", get(|| async { "done" }));
+        let farewell = Farewell { last_answers: last_answers.clone(), cut: cut.clone() };
+        serve_until(listener, router, &group, limits(5000, 100), farewell);
+        let get = async |stream: &mut TcpStream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"done") {
+                assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+            }
+            String::from_utf8(answer).unwrap().to_ascii_lowercase()
+        };
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut used = TcpStream::connect(address).await.unwrap();
+        assert!(!get(&mut used).await.contains("connection: close"));
+        last_answers.cancel();
+        // Connected, and perhaps not accepted yet, when the port closes.
+        let mut queued = TcpStream::connect(address).await.unwrap();
+        group.token().cancel();
+        assert!(get(&mut queued).await.contains("connection: close"));
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(
+            get(&mut used).await.contains("connection: close"),
+            "a kept connection is answered after the port closed"
+        );
+        assert_eq!(used.read(&mut [0; 1]).await.unwrap(), 0);
+        cut.cancel();
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "and an idle one is closed in the end");
+        assert!(group.stop_within(Duration::from_secs(4)).await.is_ok());
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //!
 //! Invariants: every task belongs to a group; a group's token is a child of its parent's; `stop` returns only when every
 //! task of the group and of its children has ended; a [`Kind::Vital`] task that ends before it was asked to cancels the
-//! root, which remembers the first reason.
+//! root, or the alarm that stands for it, and the root remembers the first reason.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,9 +22,9 @@ use crate::metrics::TaskMetrics;
 /// What the end of a task means for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The process cannot do without it: an early end of any sort cancels the root group.
+    /// The process cannot do without it: an early end of any sort cancels the root group, or its alarm.
     Vital,
-    /// The process waits for its result: it may end well at any time, but its error or panic cancels the root group.
+    /// The process waits for its result: it may end well at any time, but its error or panic does the same.
     Step,
     /// Its error or panic is logged and counted; the others go on.
     Worker,
@@ -53,7 +53,8 @@ struct Running {
 }
 
 struct Root {
-    token: CancellationToken,
+    /// Cancelled when a vital task ends early; the root's own token, unless somebody asked for another.
+    alarm: CancellationToken,
     failure: Mutex<Option<String>>,
     metrics: Arc<TaskMetrics>,
 }
@@ -67,7 +68,18 @@ impl TaskGroup {
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         let token = CancellationToken::new();
-        let root = Root { token: token.clone(), failure: Mutex::default(), metrics: Arc::new(TaskMetrics::default()) };
+        Self::rooted(name, token.clone(), token)
+    }
+
+    /// As [`Self::new`], but a vital task that ends early cancels `alarm` instead of the root: whoever watches it ends the
+    /// tree in an order of its own.
+    #[must_use]
+    pub fn with_alarm(name: &'static str, alarm: CancellationToken) -> Self {
+        Self::rooted(name, CancellationToken::new(), alarm)
+    }
+
+    fn rooted(name: &'static str, token: CancellationToken, alarm: CancellationToken) -> Self {
+        let root = Root { alarm, failure: Mutex::default(), metrics: Arc::new(TaskMetrics::default()) };
         Self::build(name, token, Arc::new(root))
     }
 
@@ -102,7 +114,7 @@ impl TaskGroup {
         self.inner.token.clone()
     }
 
-    /// Why the root was cancelled by a vital task, if it was.
+    /// Which vital task ended early, if one did: the first.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         lock(&self.inner.root.failure).clone()
@@ -155,7 +167,7 @@ impl TaskGroup {
                 let reason = format!("task {group}/{name} {ended}");
                 tracing::error!(group, task = name, "{reason}; the process ends in order");
                 lock(&self.inner.root.failure).get_or_insert(reason);
-                self.inner.root.token.cancel();
+                self.inner.root.alarm.cancel();
             }
             Kind::Vital | Kind::Step | Kind::Worker if ended != "ended" => {
                 tracing::warn!(group, task = name, "task {group}/{name} {ended}");
@@ -211,8 +223,8 @@ impl std::fmt::Debug for TaskGroup {
     }
 }
 
-/// What a panic said.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said, for whoever catches one in work that is no task.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -303,6 +315,19 @@ mod tests {
             assert!(reason.starts_with("task child/heart "), "{reason}");
             root.stop().await;
         }
+    }
+
+    #[tokio::test]
+    async fn an_alarm_leaves_the_others_running() {
+        let alarm = CancellationToken::new();
+        let root = TaskGroup::with_alarm("root", alarm.clone());
+        let child = root.child("child");
+        root.spawn("waits", Kind::Vital, until_cancelled(root.token()));
+        child.spawn::<io::Error>("heart", Kind::Vital, async { panic!("on purpose") });
+        tokio::time::timeout(Duration::from_secs(5), alarm.cancelled()).await.unwrap();
+        assert!(root.failure().unwrap().starts_with("task child/heart panicked"));
+        assert_eq!((root.token().is_cancelled(), root.running_names()), (false, vec!["waits"]));
+        root.stop().await;
     }
 
     #[tokio::test]

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use pgfleet_api::agent::ConfigureRequest;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::{ErrorCode, Fence};
+use pgfleet_api::{ComputeId, ErrorCode, Fence};
 use pgfleet_clients::agent::{AgentClient, AgentError};
+use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use metrics::{AgentMetrics, Outcome};
 
@@ -24,23 +25,43 @@ pub struct Agents {
     client: AgentClient,
     places: Arc<Semaphore>,
     metrics: Arc<AgentMetrics>,
-    pauses: Pauses,
+    doors: Doors,
+}
+
+/// A place among the calls under way. The semaphore is never closed, so there always is one.
+pub struct Place<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+/// The test doors of the post.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// Where it stands still.
+    pub pauses: Pauses,
+    /// Where it breaks.
+    pub panics: Panics,
 }
 
 impl Agents {
     /// At most `limit` calls at once.
     #[must_use]
-    pub fn new(client: AgentClient, limit: usize, metrics: Arc<AgentMetrics>, pauses: Pauses) -> Self {
-        Self { client, places: Arc::new(Semaphore::new(limit)), metrics, pauses }
+    pub fn new(client: AgentClient, limit: usize, metrics: Arc<AgentMetrics>, doors: Doors) -> Self {
+        Self { client, places: Arc::new(Semaphore::new(limit)), metrics, doors }
+    }
+
+    /// Waits for a place among the calls; it is given back when the value goes, also by a panic.
+    pub async fn place_for_push(&self, compute_id: &ComputeId) -> Place<'_> {
+        let place = Place { _permit: self.places.acquire().await.ok() };
+        self.doors.panics.at(PanicPoint::InPush, compute_id);
+        self.doors.pauses.at(PausePoint::BeforePush).await;
+        place
     }
 
     /// Hands a committed intent to the agent; returns what the agent says once its ledger is durable.
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn push(&self, url: &str, fence: Fence, spec: &Value) -> Result<Observed, AgentError> {
-        let place = self.places.acquire().await;
-        self.pauses.at(PausePoint::BeforePush).await;
+    pub async fn push(&self, place: Place<'_>, url: &str, fence: Fence, spec: &Value) -> Result<Observed, AgentError> {
         let body = ConfigureRequest { spec: spec.clone(), fence: Some(fence), compute_ctl_config: None };
         let begun = Instant::now();
         let answer = self.client.configure(url, &body).await;

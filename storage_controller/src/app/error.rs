@@ -6,6 +6,7 @@ use pgfleet_persistence::{DbError, ErrorClass, MigrationError};
 use pgfleet_runtime::auth::JwksError;
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_ALLOWED, UNAVAILABLE, USAGE};
 use pgfleet_runtime::listener::BindError;
+use pgfleet_runtime::panic_door::PanicDoorError;
 use pgfleet_runtime::pause::PauseError;
 use pgfleet_runtime::port_file::PortFileError;
 
@@ -20,6 +21,9 @@ pub enum AppError {
     /// The test doors cannot be opened.
     #[error(transparent)]
     Pause(#[from] PauseError),
+    /// As above.
+    #[error(transparent)]
+    PanicDoor(#[from] PanicDoorError),
     /// The public keys cannot be read.
     #[error("--jwks-file cannot be used")]
     Jwks(#[from] JwksError),
@@ -38,8 +42,8 @@ pub enum AppError {
     /// The database cannot be used at the start.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// The pending migrations cannot be told.
-    #[error("cannot read which migrations are pending")]
+    /// The migrations of this build cannot be told, or failed in the rehearsal; nothing was touched.
+    #[error("this build cannot take over")]
     Migrations(#[from] MigrationError),
     /// The advertised address leads elsewhere.
     #[error("--advertise {address} does not lead to this process but to {met}: give the address of its own listener")]
@@ -68,13 +72,19 @@ impl ExitCode for AppError {
         match self {
             Self::Config(error) => error.exit_code(),
             Self::Pause(error) => error.exit_code(),
+            Self::PanicDoor(error) => error.exit_code(),
             Self::Bind(error) => error.exit_code(),
             Self::Jwks(_) | Self::Key(_) | Self::NotMyself { .. } | Self::PeerUnauthorized => USAGE,
             Self::Database(DbError::Config { .. }) => USAGE,
             Self::Database(error) if error.class() == ErrorClass::Permission => NOT_ALLOWED,
             Self::Migrations(MigrationError::Directory { .. }) => USAGE,
-            Self::Database(_) | Self::Migrations(_) => UNAVAILABLE,
-            Self::PortFile(_) | Self::Client(_) | Self::TakeOverFailed | Self::Task(_) | Self::Runtime(_) => FAILED,
+            Self::Database(_) | Self::Migrations(MigrationError::Database(_)) => UNAVAILABLE,
+            Self::Migrations(_)
+            | Self::PortFile(_)
+            | Self::Client(_)
+            | Self::TakeOverFailed
+            | Self::Task(_)
+            | Self::Runtime(_) => FAILED,
         }
     }
 }

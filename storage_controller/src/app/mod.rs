@@ -1,27 +1,31 @@
 //! The composition root: builds every room, hands them each other's handles, spawns, drains.
 //!
 //! Called by `main`. Order: parse → bind and serve (from here `/status` answers) → meet itself → database → memory → chair;
-//! at the end the chair gives up first and the listener closes last.
+//! at the end the chair gives up first and the listener closes last (`farewell`).
 
 mod error;
+mod farewell;
+mod gates;
+mod program;
 mod warm;
 mod work;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::InstanceId;
 use pgfleet_api::agent::PortFile;
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
+use pgfleet_clients::forward::Forwarder;
 use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
-use pgfleet_persistence::{Database, DatabaseConfig};
+use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
-use pgfleet_runtime::listener::{Limits, bind, serve};
+use pgfleet_runtime::listener::{self, Limits, bind, serve_until};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
+use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use pgfleet_runtime::{port_file, signals};
@@ -29,15 +33,18 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
+pub use program::run;
 
-use crate::agents::{AgentMetrics, Agents};
+use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, ROUTES, router};
+use crate::http::{Door, Ends, Gate, HoldSettings, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, HOLD_MS, Office};
+use farewell::{Farewell, LAST_WORDS};
+use gates::Gates;
 use work::{Ingredients, Prepared};
 
 /// How long a process that starts may take to load before it becomes a candidate all the same.
@@ -47,19 +54,22 @@ const WARM_UP: Duration = Duration::from_secs(60);
 pub struct App {
     signals: TaskGroup,
     tasks: TaskGroup,
-    listening: TaskGroup,
+    /// Cancelled when a vital task ended early.
+    alarm: CancellationToken,
     room: Room,
     first: First,
+    farewell: Farewell,
     follower: Follower,
     memory: Memory,
+    look_every: Duration,
     drain: Duration,
 }
 
 /// What a member does once, after its listener answers and before it becomes a candidate.
 struct First {
     database: Arc<Database>,
-    migrations_dir: Option<PathBuf>,
-    prepared: Prepared,
+    gates: Gates,
+    migration_budget: Duration,
     peers: PeerClient,
     me: InstanceId,
     address: String,
@@ -70,9 +80,14 @@ impl App {
     ///
     /// # Errors
     /// One line that says what cannot work, with its exit code.
-    pub async fn build(args: Args) -> Result<Self, AppError> {
+    pub async fn build(args: Args, release: Release) -> Result<Self, AppError> {
         args.check()?;
-        let pauses = Pauses::from_env(args.dev)?;
+        let (pauses, panics) = (Pauses::from_env(args.dev)?, Panics::from_env(args.dev)?);
+        let doors = Doors { pauses: pauses.clone(), panics: panics.clone() };
+        let release = match &args.migrations_dir {
+            Some(dir) => release.with_dir(dir)?,
+            None => release,
+        };
         let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
         let keys = match &args.jwt_private_key {
             Some(path) => Source::Minter(Arc::new(Minter::open(path)?)),
@@ -89,10 +104,12 @@ impl App {
             lease: args.lease,
             connect_timeout: args.db_connect_timeout,
             pool_size: args.db_pool_size,
+            release,
         })?;
         let prepared = Prepared::default();
 
-        let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::new("controller"));
+        let alarm = CancellationToken::new();
+        let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
         let listening = tasks.child("http");
         let identity =
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -100,13 +117,16 @@ impl App {
         let groups = Groups::default();
         let client = AgentClient::new(keys, AgentTimeouts::default())?;
         let office = Office::default();
-        let (follower, memory) = Follower::new(database.clone(), args.migrations_dir.clone(), groups.follower.clone());
+        let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
             database: database.clone(),
             memory: memory.clone(),
-            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), pauses.clone()),
+            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
             office: office.clone(),
-            migrations_dir: args.migrations_dir.clone(),
+            migrations: MigrationOptions {
+                budget: args.migration_budget,
+                mid_migration: Some(work::mid_migration(&pauses)),
+            },
             prepared: prepared.clone(),
             pauses: pauses.clone(),
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
@@ -114,6 +134,9 @@ impl App {
             grace: args.step_down_grace,
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
+            quarantine: args.quarantine(),
+            tasks: tasks.metrics(),
+            panics,
         };
         let (room, leadership) = Room::open(Parts {
             settings: settings(&args, me, &address),
@@ -124,6 +147,10 @@ impl App {
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
+        let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
+        let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
+        let farewell = Farewell::new(&database, &leadership, &gate, &listening);
+        let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
         let layers = Layers {
@@ -138,16 +165,17 @@ impl App {
             follower_metrics.measure(&measured);
             encode(&page)
         });
-        let door = Door { desk, verifier, scrape, memory: args.dev.then(|| warm::door(memory.clone())) };
-        let limits = Limits { drain: args.drain, ..Limits::default() };
-        serve(listener, router(door, layers), &listening, limits);
+        let door = Door { desk, verifier, scrape, gate, memory: args.dev.then(|| warm::door(memory.clone())) };
+        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
+        let steps = listener::Farewell { last_answers: ends.ending, cut: ends.cut };
+        serve_until(listener, router(door, layers), &listening, limits, steps);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
-        let migrations_dir = args.migrations_dir;
-        let first = First { database, migrations_dir, prepared, peers, me, address };
-        Ok(Self { signals, tasks, listening, room, first, follower, memory, drain: args.drain })
+        let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
+        let (drain, look_every) = (args.drain, args.lease_renew);
+        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every, drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -157,25 +185,25 @@ impl App {
     pub async fn run(self) -> Result<(), AppError> {
         signals::install(&self.signals).map_err(AppError::Runtime)?;
         let signalled = self.signals.token();
-        tokio::select! {
+        let gates = tokio::select! {
             ready = self.first.run() => ready?,
             // Nothing is held yet, so there is nothing to give up.
             () = signalled.cancelled() => return Ok(()),
-        }
+        };
         let following = self.tasks.child("memory");
         following.spawn("memory", Kind::Vital, self.follower.run(following.token()));
-        if self.first.prepared.is_migrated() {
+        if gates.may_follow() {
             // Whoever asks a leader to step down before it has loaded makes everybody wait for that load.
             tokio::select! {
                 () = self.memory.warmed(WARM_UP) => {}
                 () = signalled.cancelled() => {}
             }
         }
+        self.tasks.spawn("schema", Kind::Vital, gates.run(self.look_every, self.tasks.token()));
         let (ended, mut ending) = oneshot::channel();
         let terminate = CancellationToken::new();
         let (room, asked) = (self.room, terminate.clone());
-        let token = self.tasks.token();
-        let until = token.clone();
+        let until = self.tasks.token();
         self.tasks.spawn("leadership", Kind::Vital, async move {
             let how = room.run(asked).await;
             // The receiver lives as long as this function.
@@ -186,40 +214,41 @@ impl App {
         let ending = tokio::select! {
             how = &mut ending => how.ok(),
             () = signalled.cancelled() => {
+                self.farewell.begin();
                 terminate.cancel();
                 tokio::select! {
                     how = &mut ending => how.ok(),
-                    () = token.cancelled() => None,
+                    () = self.alarm.cancelled() => tokio::time::timeout(self.drain, &mut ending).await.ok().and_then(Result::ok),
                 }
             }
-            () = token.cancelled() => None,
+            // The chair gives up first here as well, unless it is what broke: whoever leads next does not wait for a lease.
+            () = self.alarm.cancelled() => {
+                terminate.cancel();
+                tokio::time::timeout(self.drain, &mut ending).await.ok().and_then(Result::ok)
+            }
         };
         let failure = self.tasks.failure();
-        // Answers still under way go out before the port closes.
-        if let Err(names) = self.listening.stop_within(self.drain).await {
-            tracing::warn!(tasks = ?names, "requests were cut at the end of the drain");
-        }
+        self.farewell.see_out(self.drain).await;
         if let Err(names) = self.tasks.stop_within(self.drain).await {
             tracing::warn!(tasks = ?names, "tasks did not end in time");
         }
         match (ending, failure) {
-            (Some(Ending::Done), _) => Ok(()),
-            (Some(Ending::TakeOverFailed), _) => Err(AppError::TakeOverFailed),
-            (Some(Ending::Unauthorized), _) => Err(AppError::PeerUnauthorized),
-            (None, reason) => Err(AppError::Task(reason.unwrap_or_else(|| "the leadership ended".to_owned()))),
+            (_, Some(reason)) => Err(AppError::Task(reason)),
+            (Some(Ending::Done), None) => Ok(()),
+            (Some(Ending::TakeOverFailed), None) => Err(AppError::TakeOverFailed),
+            (Some(Ending::Unauthorized), None) => Err(AppError::PeerUnauthorized),
+            (None, None) => Err(AppError::Task("the leadership ended".to_owned())),
         }
     }
 }
 
 impl First {
-    async fn run(&self) -> Result<(), AppError> {
+    async fn run(mut self) -> Result<Gates, AppError> {
         self.meet_myself().await?;
         self.database.check().await?;
         self.database.bootstrap().await?;
-        if self.database.pending(self.migrations_dir.as_deref()).await?.is_empty() {
-            self.prepared.nothing_is_pending();
-        }
-        Ok(())
+        self.gates.first(self.migration_budget).await?;
+        Ok(self.gates)
     }
 
     /// The advertised address must be this process's own listener: not a load balancer, not a neighbour.
@@ -230,6 +259,15 @@ impl First {
             PeerAnswer::Refused => Err(AppError::NotMyself { address: self.address.clone(), met: "a closed port" }),
             PeerAnswer::Silent(_) => Err(AppError::NotMyself { address: self.address.clone(), met: "no answer" }),
         }
+    }
+}
+
+fn hold(args: &Args) -> HoldSettings {
+    HoldSettings {
+        hold: args.handover_hold,
+        forward: !args.no_forward,
+        max_bytes: args.hold_max_bytes,
+        max_body_bytes: u32::try_from(MAX_SPEC_BYTES).unwrap_or(u32::MAX),
     }
 }
 
@@ -255,6 +293,7 @@ struct Groups {
     reconcile: Arc<ReconcileMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
+    requests: Arc<RequestMetrics>,
     follower: Arc<FollowerMetrics>,
 }
 
@@ -265,6 +304,7 @@ impl Default for Groups {
             reconcile: Arc::new(ReconcileMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
+            requests: Arc::new(RequestMetrics::new()),
             follower: Arc::new(FollowerMetrics::new()),
         }
     }
@@ -281,6 +321,7 @@ impl Groups {
             follower: self.follower,
             fleet: FleetMetrics(Arc::new(tally)),
             http,
+            requests: self.requests,
             tasks: tasks.metrics(),
         };
         Metrics::new(rooms, ProcessMetrics::for_self())

@@ -2,7 +2,6 @@
 //! With a warm memory nothing here costs more for a larger fleet.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,16 +10,20 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationHooks, Writer, WriterHooks};
+use pgfleet_domain::quarantine;
+use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
+use pgfleet_runtime::metrics::TaskMetrics;
+use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::agents::Agents;
 use crate::leadership::{Mandate, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, ReconcileMetrics, Settings, Waker};
+use crate::reconcile::{Engine, MayAct, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -46,7 +49,7 @@ pub(super) struct Ingredients {
     pub(super) memory: Memory,
     pub(super) agents: Agents,
     pub(super) office: Office,
-    pub(super) migrations_dir: Option<PathBuf>,
+    pub(super) migrations: MigrationOptions,
     pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
@@ -54,6 +57,10 @@ pub(super) struct Ingredients {
     pub(super) grace: Duration,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
+    /// Computes whose work panics.
+    pub(super) quarantine: quarantine::Limits,
+    pub(super) tasks: Arc<TaskMetrics>,
+    pub(super) panics: Panics,
 }
 
 /// The closure that the chair calls with each new term.
@@ -71,10 +78,11 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     if !from.prepared.is_migrated() && !from.memory.is_migrated() {
-        let hooks = MigrationHooks { mid_migration: Some(pause(&from.pauses, PausePoint::MidMigration)) };
-        let ran = from.database.migrate(mandate.term.clone(), from.migrations_dir.clone(), hooks).await;
+        let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
+        // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
+        let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
         from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran?;
+        ran.ok_or(TakeUpError::Ended)??;
     }
     timed(Phase::Migrate, begun);
 
@@ -92,25 +100,37 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     for (id, observed) in std::mem::take(&mut mandate.handed_over) {
         snapshot.observed(&id, Call::Probe, observed);
     }
-    let (writer, writing) = start_writer(from, &mandate, &snapshot, change_seq);
+    let (latest, committed) = watch::channel(change_seq);
+    let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
     let waker = Waker::default();
+    let quarantine = Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+    });
     let term = mandate.term.term();
+    let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
         snapshot.clone(),
         from.agents.clone(),
-        Arc::new(move || mandate.chair.may_act()),
+        may_act.clone(),
         waker.clone(),
         from.engine,
-        from.reconcile_metrics.clone(),
+        quarantine.clone(),
     );
     let following = mandate.tasks.child("reconcile");
     following.spawn("engine", Kind::Vital, engine.run(following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
-    let looking = sweep(snapshot.clone(), from.agents.clone(), waker.clone(), from.sweep, following.token());
+    let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
+    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
-    from.office.open(Leading { term, writer: writer.clone(), snapshot: snapshot.clone(), waker });
+    let (writing_for, shown) = (writer.clone(), snapshot.clone());
+    from.office.open(Leading { term, writer: writing_for, snapshot: shown, waker, committed, quarantine });
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),
@@ -125,10 +145,16 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 }
 
 /// Starts the one writer of this leadership in a group of its own: it ends last.
-fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, change_seq: i64) -> (Writer, TaskGroup) {
+fn start_writer(
+    from: &Ingredients,
+    mandate: &Mandate,
+    snapshot: &Snapshot,
+    latest: watch::Sender<i64>,
+) -> (Writer, TaskGroup) {
+    let change_seq = *latest.borrow();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot)),
+        on_commit: Some(remember(snapshot, latest)),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -150,6 +176,11 @@ fn start_writer(from: &Ingredients, mandate: &Mandate, snapshot: &Snapshot, chan
     (writer, writing)
 }
 
+/// The test door in the middle of a migration.
+pub(super) fn mid_migration(pauses: &Pauses) -> Hook {
+    pause(pauses, PausePoint::MidMigration)
+}
+
 fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
     let pauses = pauses.clone();
     Arc::new(move || {
@@ -159,7 +190,7 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
 }
 
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
+fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     let snapshot = snapshot.clone();
     Arc::new(move |committed| {
         if let Some(record) = &committed.record {
@@ -168,6 +199,8 @@ fn remember(snapshot: &Snapshot) -> Arc<dyn Fn(&Committed) + Send + Sync> {
         if let (true, Some(id)) = (committed.deleted, &committed.compute_id) {
             snapshot.deleted(id);
         }
+        // Last, so that whoever is woken by it finds the rest.
+        latest.send_replace(committed.change_seq);
     })
 }
 

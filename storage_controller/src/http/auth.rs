@@ -4,14 +4,12 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pgfleet_api::auth::Scope;
+use pgfleet_api::headers;
 use pgfleet_runtime::auth::forbidden;
 use pgfleet_runtime::http::ApiError;
 
 use super::Door;
 use crate::service::Asker;
-
-/// Header in which an operator says why.
-const REASON: &str = "x-reason";
 
 /// A set of scopes and how a refusal names it.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +47,7 @@ fn admit(door: &Door, scopes: Scopes, mut request: Request) -> Result<Request, A
             claims.sub.unwrap_or_else(|| format!("{scope:?}").to_lowercase())
         }
     };
-    let reason = request.headers().get(REASON).and_then(|text| text.to_str().ok()).map(str::to_owned);
+    let reason = request.headers().get(headers::REASON).and_then(|text| text.to_str().ok()).map(str::to_owned);
     request.extensions_mut().insert(Asker { actor, reason });
     Ok(request)
 }

@@ -110,3 +110,16 @@ pub(super) async fn delete(
     door.desk.delete(caller, id).await.map_err(into_api)?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// End the quarantine of a compute whose work panicked too often. Idempotent.
+#[utoipa::path(post, path = "/control/v1/compute/{compute_id}/unquarantine", tag = "computes",
+    params(("compute_id" = ComputeId, Path), ("x-reason" = Option<String>, Header)), responses(
+    (status = 200, body = ComputeView), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn unquarantine(
+    State(door): State<Door>,
+    Extension(caller): Extension<Asker>,
+    Id(id): Id,
+) -> Result<Json<ComputeView>, ApiError> {
+    door.desk.unquarantine(caller, id).await.map(Json).map_err(into_api)
+}

@@ -13,6 +13,11 @@ pub(super) fn into_api(error: ServiceError) -> ApiError {
     let msg = error.to_string();
     match error {
         ServiceError::NotLeading { role, leader } => not_leading(role, leader),
+        ServiceError::WaitCutShort { role, leader, generation } => {
+            let mut error = not_leading(role, leader);
+            error.body.generation = Some(generation);
+            error
+        }
         ServiceError::NotThatLeader(other) => {
             let mut body = ErrorBody::new(ErrorCode::NotThatLeader, msg);
             body.leader = other.leader;
@@ -52,8 +57,10 @@ fn not_leading(role: Role, leader: Option<LeaderRef>) -> ApiError {
         Role::Leader | Role::Suspended => (ErrorCode::NoLeader, "cannot prove its lease"),
         Role::SteppingDown | Role::SteppedDown => (ErrorCode::SteppedDown, "has stepped down"),
     };
-    let other = leader.filter(|_| role == Role::Candidate);
+    // Whoever takes over names itself: it is the one to ask again.
+    let other = leader.filter(|_| !matches!(role, Role::Leader | Role::Suspended));
     let msg = match &other {
+        Some(leader) if role == Role::TakingOver => format!("the member at {} {what}", leader.address),
         Some(leader) => format!("this member {what}; the leader is at {}", leader.address),
         None => format!("this member {what}; nothing was executed, try again or ask another member"),
     };

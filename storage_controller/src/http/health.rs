@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use pgfleet_api::auth::Scope;
 use pgfleet_api::controller::{ControllerStatus, Role};
-use pgfleet_api::{ErrorBody, InstanceId, headers};
+use pgfleet_api::{ErrorBody, ErrorCode, InstanceId, headers};
 use pgfleet_runtime::http::ApiError;
 
 use super::Door;
@@ -18,10 +18,18 @@ pub(super) async fn live() -> StatusCode {
     StatusCode::OK
 }
 
-/// Requests sent here get served.
+/// Requests sent here get served: executed by this member, or handed on to the leader it knows.
 #[utoipa::path(get, path = "/ready", tag = "health", responses((status = 200), (status = 503, body = ErrorBody)))]
 pub(super) async fn ready(State(door): State<Door>) -> Result<StatusCode, ApiError> {
-    door.desk.leading().map(|_| StatusCode::OK).map_err(into_api)
+    if door.gate.ends().ending.is_cancelled() {
+        let msg = "this process ends; ask another member";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ShuttingDown, msg).retry_after(0));
+    }
+    match door.desk.leading() {
+        Ok(_) => Ok(StatusCode::OK),
+        Err(_) if door.hands_on() => Ok(StatusCode::OK),
+        Err(error) => Err(into_api(error)),
+    }
 }
 
 /// 200 on the leader only, for load balancers.

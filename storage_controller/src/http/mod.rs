@@ -1,9 +1,10 @@
 //! Room 1, the door: routes, tokens, roles, statuses.
 //!
 //! It calls the desk and nothing below it. Invariants: a request is authenticated before anything else looks at it; the
-//! status of an error is decided in `error` only; what this member may not execute in its role is answered before its body
-//! is read. Forwarding to the leader will stand where `gate` answers 503 today.
+//! status of an error is decided in `error` only; what this member may not execute in its role goes through `gate`, which
+//! hands it on to the leader or holds it until there is one.
 
+mod apply;
 mod auth;
 mod compute;
 mod controller;
@@ -12,18 +13,27 @@ mod error;
 mod extract;
 mod gate;
 mod health;
+mod hold;
+mod metrics;
 mod openapi;
+mod pieces;
+mod wait;
+mod watch;
+mod way;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use pgfleet_api::controller::Role;
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::{Layers, finish};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use dev::MemoryDoor;
+pub use hold::{Ends, Gate, HoldSettings};
+pub use metrics::RequestMetrics;
 
 use crate::service::Desk;
 
@@ -39,12 +49,28 @@ pub struct Door {
     pub verifier: Option<Verifier>,
     /// The page of metrics.
     pub scrape: Scrape,
+    /// What is held and handed on.
+    pub gate: Gate,
     /// Test door, with `--dev` only.
     pub memory: Option<MemoryDoor>,
 }
 
+impl Door {
+    /// This member.
+    fn me(&self) -> pgfleet_api::InstanceId {
+        self.desk.leadership().instance_id()
+    }
+
+    /// Whether requests that only the leader executes find their way from here without waiting for a hand-over.
+    fn hands_on(&self) -> bool {
+        let standing = self.desk.leadership().standing();
+        let to = way::target(&standing, self.gate.heard().borrow().as_ref(), self.me());
+        standing.role == Role::Candidate && self.gate.settings().forward && to.is_some()
+    }
+}
+
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 13] = [
+pub const ROUTES: [&str; 16] = [
     "/live",
     "/ready",
     "/leader",
@@ -58,6 +84,9 @@ pub const ROUTES: [&str; 13] = [
     "/control/v1/compute/{compute_id}",
     "/control/v1/compute/{compute_id}/spec",
     "/control/v1/compute/{compute_id}/wait",
+    "/control/v1/compute/apply",
+    "/control/v1/watch",
+    "/control/v1/compute/{compute_id}/unquarantine",
 ];
 
 /// The whole router with its layers.
@@ -70,7 +99,7 @@ pub fn router(door: Door, layers: Layers) -> Router {
 }
 
 fn routes(door: &Door) -> OpenApiRouter<Door> {
-    let gate = || from_fn_with_state(door.clone(), gate::leader_only);
+    let gate = || from_fn_with_state(door.clone(), gate::lead_or_hand_on);
     let needs = |scopes: auth::Scopes| from_fn_with_state((door.clone(), scopes), auth::require);
     OpenApiRouter::with_openapi(openapi::base())
         .merge(open())
@@ -108,6 +137,7 @@ fn reads() -> OpenApiRouter<Door> {
         .routes(routes!(compute::get))
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
+        .routes(routes!(watch::watch))
 }
 
 /// Executed by the leader; change what is asked for.
@@ -116,6 +146,8 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
         .routes(routes!(compute::delete))
+        .routes(routes!(apply::apply))
+        .routes(routes!(compute::unquarantine))
 }
 
 /// With `--dev` only.

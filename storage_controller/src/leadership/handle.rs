@@ -41,6 +41,7 @@ pub(super) enum Request {
     StepDown { target: Option<StepDownTarget>, successor: Option<Candidate>, answer: oneshot::Sender<StepDownAnswer> },
     Fenced(Term),
     Heard(LeaderRef),
+    MayLead(bool),
 }
 
 struct Heard {
@@ -150,6 +151,12 @@ impl Handle {
     pub async fn heard(&self, leader: LeaderRef) {
         // A room that is gone needs no report.
         let _ = self.requests.send(Request::Heard(leader)).await;
+    }
+
+    /// Whether this build may lead on the schema there is; one that may not asks nobody and claims nothing.
+    pub async fn set_may_lead(&self, may: bool) {
+        // A room that is gone leads nothing.
+        let _ = self.requests.send(Request::MayLead(may)).await;
     }
 
     /// Notes a peer that asked for the status of this member.

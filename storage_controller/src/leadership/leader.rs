@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::controller::StepDownResponse;
-use pgfleet_persistence::{DbError, LeaderTerm, MigrationError};
+use pgfleet_persistence::{DbError, Ended, LeaderTerm, MigrationError};
 use pgfleet_runtime::supervisor::TaskGroup;
 
 use super::handle::Handle;
@@ -37,6 +37,19 @@ pub enum TakeUpError {
     /// The state could not be loaded.
     #[error("cannot load the state")]
     Load(#[from] DbError),
+    /// The leadership was to end before it had begun.
+    #[error("asked to end while it migrated")]
+    Ended,
+}
+
+impl TakeUpError {
+    /// How the history says that the term ended. A database that went away says nothing against a migration.
+    pub(super) const fn ended(&self) -> Ended {
+        match self {
+            Self::Migrate(MigrationError::Database(_)) | Self::Load(_) | Self::Ended => Ended::TakeOverFailed,
+            Self::Migrate(_) => Ended::MigrationFailed,
+        }
+    }
 }
 
 /// What a leader does, once it has begun.

@@ -32,6 +32,8 @@ pub(super) enum Order {
     Release {
         term: LeaderTerm,
         how: Ended,
+        /// A line for people, for the history.
+        note: Option<String>,
         done: oneshot::Sender<()>,
     },
 }
@@ -101,8 +103,8 @@ impl Lease {
                 let input = self.claim(claim).await;
                 self.report(input).await;
             }
-            Order::Release { term, how, done } => {
-                match self.session.release(&term, how, None).await {
+            Order::Release { term, how, note, done } => {
+                match self.session.release(&term, how, note.as_deref()).await {
                     Ok(true) => tracing::info!(term = %term.term(), "leader row released"),
                     Ok(false) => tracing::info!(term = %term.term(), "the leader row is somebody else's already"),
                     Err(error) => {

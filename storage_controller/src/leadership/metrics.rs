@@ -140,6 +140,7 @@ impl LeadershipMetrics {
             duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             "a phase of the hand-over ended"
         );
+        tracing::info!(target: "spans::leadership", ?phase, duration_ms = took.as_secs_f64() * 1000.0);
         self.handover_phase_seconds.set(ByPhase { phase }, took.as_secs_f64());
     }
 

@@ -12,6 +12,7 @@ mod leader;
 mod lease;
 mod metrics;
 mod room;
+mod trace;
 
 pub use handle::{Handle, NotThatLeader, Standing};
 pub use leader::{Mandate, TakeUp, TakeUpError, Work};

@@ -16,6 +16,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::ask;
 use super::clock::now;
@@ -23,6 +24,7 @@ use super::handle::{Handle, NotThatLeader, Request, Standing, StepDownAnswer};
 use super::leader::{Leader, Mandate, TakeUp, TakeUpError, Work};
 use super::lease::{Lease, Order};
 use super::metrics::{LeadershipMetrics, Phase};
+use super::trace::{self, Trace};
 
 /// The machine looks at its clock this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -65,11 +67,14 @@ pub struct Room {
     leader: Option<Leader>,
     /// The term that ended last, for as long as its row may have to be released.
     ended_term: Option<LeaderTerm>,
+    /// Why the take-over failed, for the history.
+    failure: Option<(Ended, String)>,
     handed_over: Option<StepDownResponse>,
     answered: Option<Arc<StepDownResponse>>,
     waiting: Vec<oneshot::Sender<StepDownAnswer>>,
     began: Option<Instant>,
     phase_began: Instant,
+    trace: Trace,
 }
 
 /// What the room is made of.
@@ -128,11 +133,13 @@ impl Room {
             handle: handle.clone(),
             leader: None,
             ended_term: None,
+            failure: None,
             handed_over: None,
             answered: None,
             waiting: Vec::new(),
             began: None,
             phase_began: Instant::now(),
+            trace: Trace::default(),
         };
         (room, handle)
     }
@@ -192,6 +199,7 @@ impl Room {
             Request::Fenced(term) if self.state.held_term() == Some(term) => self.step(Event::Fenced).await,
             Request::Fenced(_) => None,
             Request::Heard(leader) => self.step(Event::Heard(leader)).await,
+            Request::MayLead(may) => self.step(Event::MayLead(may)).await,
             Request::StepDown { target, successor, answer } => {
                 let mine = self.own_term();
                 let meant = target.is_none_or(|t| t.instance_id == self.state.config.me && Some(t.term) == mine);
@@ -278,10 +286,12 @@ impl Room {
     fn begin(&mut self) {
         self.began.get_or_insert_with(Instant::now);
         self.phase_began = Instant::now();
+        self.trace.begin();
     }
 
     fn end_phase(&mut self, phase: Phase) {
         self.metrics.phase(phase, self.phase_began.elapsed());
+        self.trace.phase(phase);
         self.phase_began = Instant::now();
     }
 
@@ -339,10 +349,11 @@ impl Room {
             metrics: self.metrics.clone(),
         };
         let (reports, work, pauses) = (self.reports.clone(), self.take_up.clone(), self.pauses.clone());
+        let span = self.trace.take_up(number);
         // In the leader's own group: whoever stops the leadership joins its beginning, too.
         leader.tasks.spawn("take_up", Kind::Step, async move {
             pauses.at(PausePoint::AfterClaim).await;
-            let outcome = work(mandate).await;
+            let outcome = work(mandate).instrument(span).await;
             let _ = reports.send(Input::TookUp(number, outcome)).await;
             Ok::<_, std::convert::Infallible>(())
         });
@@ -362,13 +373,16 @@ impl Room {
                 let ending = self.step(Event::TookOver).await;
                 if let Some(began) = self.began.take() {
                     let gap = began.elapsed();
+                    self.trace.end(term);
                     self.metrics.gap(gap);
                     tracing::info!(%term, duration_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), "leading");
                 }
                 ending
             }
             (Err(error), Some(_)) => {
-                tracing::error!(%term, "cannot take over: {}", chain(&error));
+                let reason = chain(&error);
+                tracing::error!(%term, "cannot take over: {reason}");
+                self.failure = Some((error.ended(), reason));
                 self.end_failed().await;
                 self.step(Event::TakeOverFailed).await
             }
@@ -386,11 +400,17 @@ impl Room {
 
     fn stop_leading(&mut self, flush: bool) {
         self.began = None;
+        self.trace = Trace::default();
         let Some(leader) = self.leader.take() else { return };
         let (lease, grace) = (self.lease.clone(), self.settings.step_down_grace);
         self.later("stop_leading", async move {
-            let_go(&lease).await;
-            let (answer, term) = leader.stop(flush, grace).await;
+            let span = trace::step_down(leader.term.term(), flush);
+            let ending = async {
+                let_go(&lease).await;
+                leader.stop(flush, grace).await
+            };
+            let (answer, term) = ending.instrument(span.clone()).await;
+            span.record("complete", answer.complete);
             tracing::info!(term = %answer.term, complete = answer.complete, "leadership ended");
             Input::Stopped(answer, term)
         });
@@ -401,12 +421,13 @@ impl Room {
             tracing::warn!(term = %number, "the row is not released: not everything of this term has ended; the next leader ends it");
             return;
         };
-        let how = match why {
-            Ending::TakeOverFailed => Ended::MigrationFailed,
-            Ending::Done | Ending::Unauthorized => Ended::Released,
+        let (how, note) = match (why, self.failure.take()) {
+            (Ending::TakeOverFailed, Some((how, reason))) => (how, Some(reason)),
+            (Ending::TakeOverFailed, None) => (Ended::TakeOverFailed, None),
+            (Ending::Done | Ending::Unauthorized, _) => (Ended::Released, None),
         };
         let (done, released) = oneshot::channel();
-        self.order(Order::Release { term, how, done }).await;
+        self.order(Order::Release { term, how, note, done }).await;
         let _ = released.await;
     }
 }

@@ -14,14 +14,11 @@
 //! Called by: `app`, which runs the task and lends the memory. What it calls: persistence. Invariants: at its cursor the
 //! memory equals a fresh load; it is shown to nobody while it follows; NOTIFY only wakes, every catch-up reads by cursor.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_persistence::{
-    CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, SCHEMA_NUMBER, Tail,
-};
+use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail};
 use pgfleet_runtime::exit::chain;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -48,7 +45,6 @@ enum Hold {
 /// The task's state.
 pub struct Follower {
     database: Arc<Database>,
-    migrations_dir: Option<PathBuf>,
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     metrics: Arc<FollowerMetrics>,
@@ -65,14 +61,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The task and its handle. It follows once all embedded migrations, and those of `migrations_dir`, have run: an
-    /// older schema may be one that this program cannot read.
+    /// The task and its handle. It follows once all migrations of this build have run: an older schema may be one that it
+    /// cannot read.
     #[must_use]
-    pub fn new(
-        database: Arc<Database>,
-        migrations_dir: Option<PathBuf>,
-        metrics: Arc<FollowerMetrics>,
-    ) -> (Self, Memory) {
+    pub fn new(database: Arc<Database>, metrics: Arc<FollowerMetrics>) -> (Self, Memory) {
         let (ask, requests) = mpsc::channel(8);
         let shared = Arc::new(Shared::default());
         let memory = Memory::new(ask, shared.clone());
@@ -80,7 +72,6 @@ impl Follower {
         let follower = Self {
             tail: Tail::new(database.clone()),
             database,
-            migrations_dir,
             requests,
             shared,
             metrics,
@@ -215,10 +206,11 @@ impl Follower {
 
     async fn may_load(&self) -> Result<bool, DbError> {
         let compat = self.database.compat().await?;
-        if compat.is_none_or(|compat| compat.lowest_reader > SCHEMA_NUMBER) {
+        let number = self.database.release().number();
+        if !compat.is_some_and(|compat| compat.lets_read(number)) {
             return Ok(false);
         }
-        match self.database.nothing_pending(self.migrations_dir.as_deref()).await {
+        match self.database.nothing_pending().await {
             Ok(true) => {
                 self.shared.migrated();
                 Ok(true)

@@ -61,6 +61,7 @@ impl Entry {
             lag: self.lag(),
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
+            quarantine: None,
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }
@@ -253,6 +254,24 @@ impl Snapshot {
             self.changed.notify_one();
         }
         !same
+    }
+
+    /// Puts a compute back to what the database has, after a panic: whatever is believed of it beside that is forgotten.
+    /// Only a record that is newer than the one read stays.
+    pub fn reloaded(&self, record: ComputeRecord, observed: Option<Observed>) {
+        let mut fleet = self.lock();
+        let fleet = &mut *fleet;
+        let id = record.compute_id.clone();
+        let Some(slot) = fleet.entries.get(&id) else { return };
+        let old = slot.borrow().clone();
+        let newer = old.record.change_seq > record.change_seq;
+        let record = if newer { old.record.clone() } else { Arc::new(record) };
+        let new = Entry { record, observed: observed.map(Arc::new), trouble: None };
+        fleet.tally.count(&old, -1);
+        fleet.tally.count(&new, 1);
+        slot.send_replace(Arc::new(new));
+        // What was seen and not saved is seen again by the next probe.
+        fleet.unsaved.remove(&id);
     }
 
     /// Notes why a call failed; what was last seen of the compute stays.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Call, Filter, Snapshot};
 use crate::agents::Agents;
-use crate::reconcile::Waker;
+use crate::reconcile::{MayAct, Quarantine, Room, Waker};
 
 /// Computes looked up at a time.
 const PAGE: usize = 256;
@@ -30,6 +30,8 @@ pub async fn sweep(
     snapshot: Snapshot,
     agents: Agents,
     waker: Waker,
+    quarantine: Quarantine,
+    may_act: MayAct,
     settings: SweepSettings,
     token: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
@@ -51,7 +53,19 @@ pub async fn sweep(
             if token.is_cancelled() {
                 break;
             }
-            probes.spawn(probe(id, snapshot.clone(), agents.clone(), waker.clone()));
+            // A leader that cannot prove its lease asks nobody. The tries of a quarantined compute are the engine's.
+            if !may_act() || quarantine.holds(&id) {
+                continue;
+            }
+            let (snapshot, agents) = (snapshot.clone(), agents.clone());
+            let (waker, quarantine) = (waker.clone(), quarantine.clone());
+            probes.spawn(async move {
+                let looked = quarantine.watch(Room::Observe, &id, look(&snapshot, &agents, &id)).await;
+                // After a panic the engine reads it anew, and tries it later if it is quarantined now.
+                if looked.unwrap_or(true) {
+                    waker.wake(id);
+                }
+            });
             while let Some(ended) = probes.try_join_next() {
                 note(Some(ended));
             }
@@ -61,23 +75,23 @@ pub async fn sweep(
     Ok(())
 }
 
-async fn probe(id: ComputeId, snapshot: Snapshot, agents: Agents, waker: Waker) {
-    let Some(entry) = snapshot.get(&id) else { return };
+/// Probes one compute. Returns whether the engine has to look at it.
+async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -> bool {
+    let Some(entry) = snapshot.get(id) else { return false };
     match agents.probe(&entry.record.agent_url).await {
         // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
-        Ok(observed) => {
-            if snapshot.observed(&id, Call::Probe, observed) || entry.trouble.is_some() {
-                waker.wake(id);
-            }
+        Ok(observed) => snapshot.observed(id, Call::Probe, observed) || entry.trouble.is_some(),
+        Err(error) => {
+            snapshot.failed(id, Call::Probe, &error.to_string());
+            false
         }
-        Err(error) => snapshot.failed(&id, Call::Probe, &error.to_string()),
     }
 }
 
-/// A probe that panics is a defect, but only that compute's: the sweep goes on.
+/// A panic of a probe is caught in it; what breaks beyond that is a defect all the same, and the sweep goes on.
 fn note(ended: Option<Result<(), JoinError>>) {
     if let Some(Err(error)) = ended {
-        tracing::error!(%error, "a probe of the sweep panicked");
+        tracing::error!(%error, "a probe of the sweep broke");
     }
 }
 

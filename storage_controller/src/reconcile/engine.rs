@@ -11,12 +11,16 @@ use pgfleet_persistence::LeaderTerm;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::metrics::PassOutcome;
+use super::metrics::Room;
 use super::pass::{Bench, MayAct, Next, run};
+use super::quarantine::Admission;
 use super::scan::Scan;
 use super::waker::Urgency;
-use super::{ReconcileMetrics, Waker};
+use super::{Quarantine, ReconcileMetrics, Waker};
 use crate::agents::Agents;
 use crate::observe::Snapshot;
 
@@ -58,6 +62,8 @@ pub struct Engine {
     failing: BTreeMap<ComputeId, Failing>,
     /// Computes whose agents were found at work, and how often in a row.
     waiting: BTreeMap<ComputeId, u32>,
+    /// Quarantined computes, and for when each has a timer.
+    held: BTreeMap<ComputeId, Instant>,
     timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
     scan: Scan,
 }
@@ -84,10 +90,11 @@ impl Engine {
         may_act: MayAct,
         waker: Waker,
         settings: Settings,
-        metrics: Arc<ReconcileMetrics>,
+        quarantine: Quarantine,
     ) -> Self {
+        let metrics = quarantine.metrics();
         Self {
-            bench: Arc::new(Bench { term, snapshot, agents, may_act }),
+            bench: Arc::new(Bench { term, snapshot, agents, may_act, quarantine }),
             waker,
             settings,
             metrics,
@@ -97,6 +104,7 @@ impl Engine {
             busy: BTreeMap::new(),
             failing: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            held: BTreeMap::new(),
             timers: BinaryHeap::new(),
             scan: Scan::default(),
         }
@@ -134,6 +142,7 @@ impl Engine {
                 }
             }
         }
+        self.metrics.quarantined(0);
         passes.abort_all();
         while let Some(ended) = passes.join_next_with_id().await {
             if let Some(running) = self.forget_running(&ended) {
@@ -147,11 +156,30 @@ impl Engine {
         while self.running.len() < self.settings.concurrency {
             let Some(id) = self.queue.pop_front() else { return };
             self.queued.remove(&id);
-            let bench = self.bench.clone();
-            let compute = id.clone();
-            let handle = passes.spawn(async move { run(&bench, &compute).await });
+            let is_try = match self.bench.quarantine.admit(&id) {
+                Admission::Go => {
+                    self.held.remove(&id);
+                    false
+                }
+                Admission::Try { next } => {
+                    self.hold(&id, next);
+                    true
+                }
+                Admission::Wait { until } => {
+                    self.hold(&id, until);
+                    continue;
+                }
+            };
+            let handle = passes.spawn(watched(self.bench.clone(), id.clone(), is_try));
             self.busy.insert(id.clone(), false);
             self.running.insert(handle.id(), Running { id, begun: Instant::now() });
+        }
+    }
+
+    /// A quarantined compute has one timer, however often it is woken.
+    fn hold(&mut self, id: &ComputeId, until: Instant) {
+        if self.held.insert(id.clone(), until) != Some(until) {
+            self.timers.push(Reverse((until, id.clone())));
         }
     }
 
@@ -197,9 +225,10 @@ impl Engine {
             Ok((_, next @ Next::Pushed)) => (next, PassOutcome::Pushed),
             Ok((_, next @ Next::Waiting)) => (next, PassOutcome::Waiting),
             Ok((_, next @ Next::Failed)) => (next, PassOutcome::Failed),
+            Ok((_, next @ Next::Panicked)) => (next, PassOutcome::Panic),
             Err(error) => {
-                tracing::error!(compute_id = %id, %error, "a pass panicked; the compute is tried again with back-off");
-                (Next::Failed, PassOutcome::Panic)
+                tracing::error!(compute_id = %id, %error, "a pass broke; the compute is tried again with back-off");
+                (Next::Panicked, PassOutcome::Panic)
             }
         };
         self.metrics.passed(outcome, begun.elapsed());
@@ -221,7 +250,7 @@ impl Engine {
                 self.waiting.insert(id.clone(), waited + 1);
                 now + backoff(waited, base, self.settings.waiting_cap, jitter)
             }
-            Next::Failed => {
+            Next::Failed | Next::Panicked => {
                 let not_before = now + backoff(failed, base * 5, self.settings.failed_cap, jitter);
                 self.failing.insert(id.clone(), Failing { times: failed + 1, not_before });
                 not_before
@@ -229,4 +258,21 @@ impl Engine {
         };
         self.timers.push(Reverse((at, id)));
     }
+}
+
+/// A pass that keeps its panic to itself.
+async fn watched(bench: Arc<Bench>, id: ComputeId, is_try: bool) -> Next {
+    let span = tracing::info_span!(
+        target: "spans::reconcile",
+        parent: None,
+        "reconcile_pass",
+        compute_id = %id,
+        term = bench.term.term().get(),
+        generation = Empty,
+        outcome = Empty,
+    );
+    let pass = bench.quarantine.watch(Room::Reconcile, &id, run(&bench, &id, is_try));
+    let next = pass.instrument(span.clone()).await.unwrap_or(Next::Panicked);
+    span.record("outcome", tracing::field::debug(next));
+    next
 }

@@ -30,6 +30,33 @@ struct Pass {
     outcome: PassOutcome,
 }
 
+/// Whose work on a compute panicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub enum Room {
+    /// A pass of the engine.
+    Reconcile,
+    /// A probe of the window's sweep.
+    Observe,
+}
+
+impl Room {
+    /// The room's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reconcile => "reconcile",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+#[derive(LabelGroup)]
+#[label(set = RoomSet)]
+struct ByRoom {
+    room: Room,
+}
+
 /// Passes of the engine.
 #[derive(MetricGroup)]
 #[metric(new())]
@@ -45,6 +72,10 @@ pub struct ReconcileMetrics {
     reconcile_in_flight: Gauge,
     /// Computes that failed and wait for their next try.
     reconcile_backing_off: Gauge,
+    /// Panics in the work on a compute, by room.
+    compute_panics_total: CounterVec<RoomSet>,
+    /// Computes left alone because work on them panicked too often.
+    computes_quarantined: Gauge,
 }
 
 impl ReconcileMetrics {
@@ -52,6 +83,16 @@ impl ReconcileMetrics {
     pub fn passed(&self, outcome: PassOutcome, took: Duration) {
         self.reconcile_passes_total.inc(Pass { outcome });
         self.reconcile_duration_seconds.get_metric().observe(took.as_secs_f64());
+    }
+
+    /// Work on a compute panicked.
+    pub fn compute_panicked(&self, room: Room) {
+        self.compute_panics_total.inc(ByRoom { room });
+    }
+
+    /// How many computes are quarantined.
+    pub fn quarantined(&self, computes: usize) {
+        self.computes_quarantined.get_metric().set(i64::try_from(computes).unwrap_or(i64::MAX));
     }
 
     /// How full the engine is.

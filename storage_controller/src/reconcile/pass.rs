@@ -7,6 +7,7 @@ use pgfleet_clients::agent::AgentError;
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_persistence::LeaderTerm;
 
+use super::Quarantine;
 use crate::agents::Agents;
 use crate::observe::{Call, Entry, Snapshot};
 
@@ -16,6 +17,7 @@ pub(super) struct Bench {
     pub(super) snapshot: Snapshot,
     pub(super) agents: Agents,
     pub(super) may_act: MayAct,
+    pub(super) quarantine: Quarantine,
 }
 
 /// Whether the lease is proved at this moment. The ledger refuses a stale push anyway; this spares it the sight of one.
@@ -32,16 +34,22 @@ pub(super) enum Next {
     Waiting,
     /// It failed: look again after a back-off.
     Failed,
+    /// A defect of ours: the same, with the compute as the database has it.
+    Panicked,
 }
 
 /// Runs one pass. Cancelling it in the middle is safe: what an agent accepted is found by the next probe.
-pub(super) async fn run(bench: &Bench, id: &ComputeId) -> Next {
-    if !(bench.may_act)() {
+///
+/// The try of a quarantined compute asks its agent at least for the status, for nobody else does.
+pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
+    if !(bench.may_act)() || !bench.quarantine.refresh(id, &bench.snapshot).await {
         return Next::Failed;
     }
     let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
     let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
+    tracing::Span::current().record("generation", intent.generation.get());
     match plan(&intent, entry.observed.as_deref()) {
+        Plan::Rest if is_try => probe(bench, id, &entry).await,
         Plan::Rest => Next::Rest,
         Plan::Probe => probe(bench, id, &entry).await,
         Plan::Push => push(bench, id, &entry).await,
@@ -73,7 +81,12 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let record = &entry.record;
     let (Some(spec), Some(hash)) = (&record.spec, &record.spec_hash) else { return Next::Rest };
     let fence = bench.term.fence(id, record.generation, hash);
-    match bench.agents.push(&record.agent_url, fence, spec).await {
+    let place = bench.agents.place_for_push(id).await;
+    // The wait for a place may have been longer than the lease was proved for.
+    if !(bench.may_act)() {
+        return Next::Failed;
+    }
+    match bench.agents.push(place, &record.agent_url, fence, spec).await {
         Ok(observed) => {
             bench.snapshot.observed(id, Call::Push, observed);
             tracing::info!(

@@ -9,8 +9,8 @@ use pgfleet_api::compute::{
 use pgfleet_api::{ComputeId, Generation};
 use pgfleet_domain::reconcile::settled;
 use pgfleet_domain::spec::{SpecError, parse, spec_hash};
-use pgfleet_persistence::{Asker, Change, Committed, NewSpec, WriteError};
-use serde_json::Value;
+use pgfleet_persistence::{Action, Asker, Change, Committed, NewSpec, WriteError};
+use serde_json::{Value, json};
 
 use super::rules::check_registration;
 use super::{Desk, Leading, Operation, ServiceError};
@@ -18,7 +18,8 @@ use crate::observe::{Entry, Filter};
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-const WAIT_S: u64 = 60;
+/// Seconds that a wait takes if it does not say.
+pub const WAIT_S: u64 = 60;
 const MAX_WAIT_S: u64 = 600;
 
 impl Desk {
@@ -33,12 +34,9 @@ impl Desk {
         body: RegisterCompute,
     ) -> Result<ComputeView, ServiceError> {
         let leading = self.leading()?;
-        check_registration(&body)?;
-        let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
-        let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
-        self.write(&leading, caller, &id, change).await?;
+        self.write_registration(&leading, caller, &id, body).await?;
         leading.waker.wake_now(id.clone());
-        self.entry(&leading, &id).map(|entry| entry.view())
+        self.entry(&leading, &id).map(|entry| view(&leading, &entry))
     }
 
     /// Stores a new spec; the engine does the rest. The same content keeps its generation.
@@ -69,7 +67,7 @@ impl Desk {
     /// Unknown compute, or this member does not lead.
     pub fn get(&self, id: &ComputeId) -> Result<ComputeView, ServiceError> {
         let leading = self.leading()?;
-        self.entry(&leading, id).map(|entry| entry.view())
+        self.entry(&leading, id).map(|entry| view(&leading, &entry))
     }
 
     /// The current spec.
@@ -108,7 +106,7 @@ impl Desk {
         let filter = Filter { state: query.state, label, lagging: query.lagging };
         let (page, more) = leading.snapshot.page(&filter, query.cursor.as_ref(), limit as usize);
         let next_cursor = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
-        Ok(ComputeList { computes: page.iter().map(|entry| entry.view()).collect(), next_cursor })
+        Ok(ComputeList { computes: page.iter().map(|entry| view(&leading, entry)).collect(), next_cursor })
     }
 
     /// Waits until a generation is settled at the agent, or time is up, or this member stops leading.
@@ -128,13 +126,16 @@ impl Desk {
             return Err(ServiceError::NoSpec(id));
         }
         let outcome = |entry: &Entry| entry.observed.as_ref().and_then(|seen| settled(generation, seen));
-        let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: entry.view() };
+        let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: view(&leading, entry) };
         tokio::select! {
             entry = changes.wait_for(|entry| outcome(entry).is_some()) => match entry {
                 Ok(entry) => Ok(result(outcome(&entry).unwrap_or(WaitOutcome::Timeout), &entry)),
                 Err(_) => Err(ServiceError::UnknownCompute(id)),
             },
-            () = self.leadership.left(leading.term) => Err(self.not_leading()),
+            () = self.leadership.left(leading.term) => {
+                let standing = self.leadership.standing();
+                Err(ServiceError::WaitCutShort { role: standing.role, leader: standing.leader, generation })
+            }
             () = tokio::time::sleep(Duration::from_secs(timeout_s)) => {
                 self.entry(&leading, &id).map(|entry| result(WaitOutcome::Timeout, &entry))
             }
@@ -148,14 +149,48 @@ impl Desk {
     pub async fn delete(&self, caller: Asker, id: ComputeId) -> Result<(), ServiceError> {
         let leading = self.leading()?;
         self.write(&leading, caller, &id, Change::Delete { compute_id: id.clone() }).await?;
+        leading.quarantine.forget(&id);
         Ok(())
+    }
+
+    /// Ends the quarantine of a compute and has it looked at. One that is not quarantined is left as it is.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn unquarantine(&self, caller: Asker, id: ComputeId) -> Result<ComputeView, ServiceError> {
+        let leading = self.leading()?;
+        let entry = self.entry(&leading, &id)?;
+        if leading.quarantine.holds(&id) {
+            let Asker { actor, reason } = caller.clone();
+            let detail = json!({"op": "unquarantine"});
+            let action = Change::Journal(Action { compute_id: Some(id.clone()), actor, reason, detail });
+            self.write(&leading, caller, &id, action).await?;
+            if leading.quarantine.clear(&id) {
+                tracing::info!(compute_id = %id, "the quarantine of a compute was ended by an operator");
+                leading.waker.wake_now(id);
+            }
+        }
+        Ok(view(&leading, &entry))
     }
 
     fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
         leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
     }
 
-    async fn write(
+    pub(super) async fn write_registration(
+        &self,
+        leading: &Leading,
+        caller: Asker,
+        id: &ComputeId,
+        body: RegisterCompute,
+    ) -> Result<Committed, ServiceError> {
+        check_registration(&body)?;
+        let spec = body.spec.map(|spec| read_spec(spec, "spec.")).transpose()?.map(|(spec, _)| spec);
+        let change = Change::Register { compute_id: id.clone(), agent_url: body.agent_url, labels: body.labels, spec };
+        self.write(leading, caller, id, change).await
+    }
+
+    pub(super) async fn write(
         &self,
         leading: &Leading,
         caller: Asker,
@@ -178,12 +213,19 @@ impl Desk {
     }
 }
 
-fn rule(path: &str, msg: &str) -> ServiceError {
+/// The entry as clients see it.
+fn view(leading: &Leading, entry: &Entry) -> ComputeView {
+    let mut view = entry.view();
+    leading.quarantine.show(&mut view);
+    view
+}
+
+pub(super) fn rule(path: &str, msg: &str) -> ServiceError {
     ServiceError::Rule(SpecError { path: path.to_owned(), msg: msg.to_owned() })
 }
 
 /// Checks a spec and makes its hash, once. `prefix` stands before the paths of its fields.
-fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<String>), ServiceError> {
+pub(super) fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<String>), ServiceError> {
     let parsed = parse(&spec)
         .map_err(|error| ServiceError::Rule(SpecError { path: format!("{prefix}{}", error.path), msg: error.msg }))?;
     let hash = spec_hash(&spec);

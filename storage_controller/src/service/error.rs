@@ -18,6 +18,16 @@ pub enum ServiceError {
         /// Who leads, as far as it knows.
         leader: Option<LeaderRef>,
     },
+    /// This member stopped leading while the request waited; asked again elsewhere, it waits for the same.
+    #[error("this member does not lead any more")]
+    WaitCutShort {
+        /// What it is.
+        role: Role,
+        /// Who leads, as far as it knows.
+        leader: Option<LeaderRef>,
+        /// The generation that was waited for.
+        generation: Generation,
+    },
     /// The request to step down is meant for another leadership.
     #[error(transparent)]
     NotThatLeader(#[from] NotThatLeader),

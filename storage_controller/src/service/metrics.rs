@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use measured::metric::histogram::Thresholds;
-use measured::{CounterVec, FixedCardinalityLabel, HistogramVec, LabelGroup, MetricGroup};
+use measured::{CounterVec, FixedCardinalityLabel, Gauge, GaugeVec, HistogramVec, LabelGroup, MetricGroup};
 use pgfleet_persistence::{DbError, ErrorClass, WriteError};
 
 /// What was asked of the database.
@@ -68,6 +68,20 @@ struct ByError {
     class: Class,
 }
 
+/// What a schema lets a build do, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+enum Access {
+    Read,
+    Lead,
+}
+
+#[derive(LabelGroup)]
+#[label(set = AccessSet)]
+struct ByAccess {
+    access: Access,
+}
+
 /// The database.
 #[derive(MetricGroup)]
 #[metric(new())]
@@ -77,6 +91,10 @@ pub struct DatabaseMetrics {
     database_duration_seconds: HistogramVec<OperationSet, 12>,
     /// Database operations that failed, by class of error.
     database_errors_total: CounterVec<ErrorSet>,
+    /// 1 if the schema lets this build do it: read means load and follow, lead means claim and write.
+    schema_compatible: GaugeVec<AccessSet>,
+    /// Migrations that this build carries and the schema lacks.
+    schema_migrations_pending: Gauge,
 }
 
 impl DatabaseMetrics {
@@ -88,6 +106,17 @@ impl DatabaseMetrics {
     /// An operation failed.
     pub fn failed(&self, operation: Operation, error: &DbError) {
         self.database_errors_total.inc(ByError { operation, class: error.class().into() });
+    }
+
+    /// The schema was looked at.
+    pub fn schema_lets(&self, read: bool, lead: bool) {
+        self.schema_compatible.set(ByAccess { access: Access::Read }, i64::from(read));
+        self.schema_compatible.set(ByAccess { access: Access::Lead }, i64::from(lead));
+    }
+
+    /// So many migrations of this build have not run.
+    pub fn migrations_pending(&self, count: usize) {
+        self.schema_migrations_pending.get_metric().set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A write failed; what its caller asked for in vain is not the database's failure.

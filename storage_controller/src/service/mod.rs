@@ -4,26 +4,32 @@
 //! chair. Invariants: nothing is executed unless this member leads; an accepted spec is in the database; nobody waits for
 //! convergence here but [`Desk::wait`].
 
+mod apply;
 mod compute;
 mod controller;
 mod error;
 mod metrics;
 mod rules;
+mod watching;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use pgfleet_api::Term;
 use pgfleet_persistence::{Database, Writer};
+use tokio::sync::watch;
 
+pub use compute::WAIT_S;
 pub use controller::HOLD_MS;
 pub use error::ServiceError;
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
+pub use watching::Watching;
 
-use crate::leadership::{Handle, Standing};
+use crate::leadership::Handle;
+pub use crate::leadership::Standing;
 use crate::observe::Snapshot;
-use crate::reconcile::Waker;
+use crate::reconcile::{Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -35,6 +41,10 @@ pub struct Leading {
     pub snapshot: Snapshot,
     /// The engine's nudge.
     pub waker: Waker,
+    /// Number of the last change that is committed.
+    pub committed: watch::Receiver<i64>,
+    /// Computes that panicked.
+    pub quarantine: Quarantine,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.

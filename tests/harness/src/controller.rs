@@ -26,19 +26,20 @@ pub struct ControllerOptions<'f> {
     lease: String,
     renew: String,
     probe_interval: String,
+    listen: String,
 }
 
 impl<'f> ControllerOptions<'f> {
-    pub(crate) fn new(fleet: &'f Fleet, name: &str) -> Self {
-        let mut command = clean_command(&program("storage_controller"), fleet.dir());
+    pub(crate) fn new(fleet: &'f Fleet, release: &str, name: &str) -> Self {
+        let mut command = clean_command(&program(release), fleet.dir());
         command.env("PGFLEET_DATABASE_URL", fleet.database_url());
-        command.args(["--listen", "127.0.0.1:0"]);
         command.arg("--jwks-file").arg(&fleet.keys().jwks);
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
         let (lease, renew) = (format!("{}ms", LEASE.as_millis()), "200ms".to_owned());
         let private_key = fleet.keys().controller_key.clone();
         let probe_interval = "500ms".to_owned();
-        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval }
+        let listen = "127.0.0.1:0".to_owned();
+        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval, listen }
     }
 
     /// With further arguments.
@@ -59,10 +60,21 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// Listens on this port instead of a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.listen = format!("127.0.0.1:{port}");
+        self
+    }
+
     /// Asks every agent for its status this often.
     pub fn probe_interval(mut self, interval: &str) -> Self {
         self.probe_interval = interval.to_owned();
         self
+    }
+
+    /// Refuses what only the leader executes, at once, instead of holding it and handing it on.
+    pub fn rejecting(self) -> Self {
+        self.args(&["--handover-hold", "0s", "--no-forward"])
     }
 
     /// Asks the leader to step down.
@@ -76,6 +88,12 @@ impl<'f> ControllerOptions<'f> {
         self.args(&["--dev"])
     }
 
+    /// Panics in the work on these computes, `point:compute_id[:times]`; keys stay on.
+    pub fn panic_at(mut self, points: &str) -> Self {
+        self.command.env("PGFLEET_PANIC_AT", points);
+        self.args(&["--dev"])
+    }
+
     /// Shows its memory to [`Fleet::memories_agree`]; keys stay on.
     pub fn memory_door(self) -> Self {
         self.args(&["--dev"])
@@ -84,6 +102,7 @@ impl<'f> ControllerOptions<'f> {
     /// Starts it and waits for nothing: for one that is expected to end.
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
+        self.command.args(["--listen", &self.listen]);
         self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
         self.command.args(["--probe-interval", &self.probe_interval]);
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
@@ -124,6 +143,11 @@ impl Controller {
     /// This life of it.
     pub fn instance_id(&self) -> InstanceId {
         self.instance_id
+    }
+
+    /// Its metrics, as Prometheus sees them.
+    pub async fn metrics(&self) -> String {
+        self.call("GET", "/metrics").send().await.body
     }
 
     /// A request to it.

@@ -142,7 +142,12 @@ impl Fleet {
 
     /// A controller to be started.
     pub fn controller(&self, name: &str) -> ControllerOptions<'_> {
-        ControllerOptions::new(self, name)
+        self.controller_of("storage_controller", name)
+    }
+
+    /// A controller of another release, [`crate::programs::NEXT`] for example.
+    pub fn controller_of(&self, release: &str, name: &str) -> ControllerOptions<'_> {
+        ControllerOptions::new(self, release, name)
     }
 
     /// An agent to be started.

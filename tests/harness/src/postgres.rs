@@ -99,6 +99,16 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
 }
 
+impl Options {
+    /// A server that keeps what it acknowledged, as a production server does: for measuring. Tests run without fsync.
+    #[must_use]
+    pub fn durable() -> Self {
+        let settings =
+            [("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on"), ("shared_buffers", "256MB")];
+        Self { settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec() }
+    }
+}
+
 /// How to stop a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {

@@ -1,6 +1,6 @@
 //! The programs under test, built before they are started: cargo does not rebuild a sibling's binary for a test.
 //!
-//! Each test process builds them once, all together as `make build` does (fewer packages would resolve to other features
+//! Each test process builds them once, all together as `make test` does (fewer packages would resolve to other features
 //! and build their dependencies again), in the profile it was built in itself. A build with nothing to do takes a moment,
 //! and cargo's own lock keeps two processes apart.
 
@@ -9,8 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The packages of the product; each has one program of the same name.
-const PACKAGES: [&str; 3] = ["storage_controller", "compute_ctl", "pgfleet"];
+/// The packages of the product, each with one program of the same name, and the next releases of the controller.
+const PACKAGES: [&str; 4] = ["storage_controller", "compute_ctl", "pgfleet", "pgfleet-next-release"];
+
+/// A controller that knows one migration more than this one. Only tests build it.
+pub const NEXT: &str = "storage_controller_next";
+
+/// The release after that one: its migration shuts out whatever is older than [`NEXT`].
+pub const AFTER_NEXT: &str = "storage_controller_after_next";
 
 static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
 
@@ -19,7 +25,7 @@ const READY_MADE: &str = "PGFLEET_TEST_PROGRAMS";
 
 /// Path of the program of this name, freshly built. Panics with the compiler's words if it does not build.
 pub fn program(name: &str) -> PathBuf {
-    if let Some(dir) = std::env::var_os(READY_MADE) {
+    if let Some(dir) = std::env::var_os(READY_MADE).filter(|_| name != NEXT && name != AFTER_NEXT) {
         return Path::new(&dir).join(name);
     }
     let path = BUILT.get_or_init(build).get(name).cloned();
@@ -46,11 +52,11 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
     Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
 }
 
-/// A test lies in `<target>/<profile>/deps/`.
+/// A test lies in `<target>/<profile>/deps/`, a program in `<target>/<profile>/`.
 fn profile() -> String {
     let exe = std::env::current_exe().unwrap_or_default();
-    let dir = exe.ancestors().nth(2).and_then(Path::file_name).and_then(|name| name.to_str());
-    match dir {
+    let mut dirs = exe.ancestors().skip(1).filter_map(Path::file_name).filter_map(|name| name.to_str());
+    match dirs.find(|name| *name != "deps") {
         None | Some("debug") => "dev".to_owned(),
         Some(name) => name.to_owned(),
     }

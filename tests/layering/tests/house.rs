@@ -27,11 +27,13 @@ fn crates_depend_only_as_drawn() {
         ("storage_controller", &["persistence", "domain", "clients", "runtime", "api"]),
         ("compute_ctl", &["domain", "clients", "runtime", "api"]),
         ("pgfleet", &["clients", "api", "domain"]),
+        ("bench", &["clients", "api", "domain", "harness"]),
+        ("tests/next_release", &["persistence"]),
     ]
     .into();
     for (manifest, allowed) in drawing {
         let found = dependencies(manifest);
-        assert!(found.contains(&"serde".to_owned()), "{manifest}: its dependencies were not read");
+        assert!(!found.is_empty(), "{manifest}: its dependencies were not read");
         for ours in found.iter().filter_map(|name| name.strip_prefix("pgfleet-")) {
             assert!(allowed.contains(&ours), "{manifest} -> {ours} is not drawn");
         }

@@ -24,7 +24,7 @@ use super::{applied, register};
 async fn stale_push_refused() {
     let Some(fleet) = Fleet::start("stale_push_refused").await else { return };
     // No renewal and no probe of the old leader comes between: the first that it hears of its end is the agent's answer.
-    let a = fleet.controller("a").lease("60s", "20s").probe_interval("60s").pause_at("before_push");
+    let a = fleet.controller("a").rejecting().lease("60s", "20s").probe_interval("60s").pause_at("before_push");
     let a = a.start_leader().await;
     let agent = fleet.agent("c1").start().await;
     register(&fleet.client(&[&a]), &agent, Some(marked("old"))).await;

@@ -8,7 +8,7 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 11] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 13] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
@@ -21,6 +21,9 @@ const CONTROLLER: [(&str, &str, &[Scope]); 11] = {
         ("PUT", "/control/v1/compute/c1", WRITERS),
         ("PUT", "/control/v1/compute/c1/spec", WRITERS),
         ("DELETE", "/control/v1/compute/c1", WRITERS),
+        ("POST", "/control/v1/compute/apply", WRITERS),
+        // Refused, because a watch that is let in does not end.
+        ("GET", "/control/v1/watch?from=now", READERS),
         // Last: whoever is let in makes the leader step down.
         ("PUT", "/control/v1/step_down", &[Scope::ControllerPeer, Scope::Admin]),
         ("PUT", "/control/v1/step_down", &[Scope::ControllerPeer, Scope::Admin]),

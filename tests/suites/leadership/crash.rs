@@ -49,7 +49,7 @@ async fn sigkill_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_leader() {
     let Some(fleet) = Fleet::start("frozen_leader").await else { return };
-    let a = fleet.controller("a").pause_at("in_write_tx").start_leader().await;
+    let a = fleet.controller("a").rejecting().pause_at("in_write_tx").start_leader().await;
     let b = fleet.controller("b").start().await;
     b.is(Role::Candidate, PATIENCE).await;
     let mut begun = register_meanwhile(&fleet, &a, "c1", "begun by the old leader");

@@ -14,7 +14,7 @@ use super::{SECOND, id, journal, put, register, register_meanwhile, stored};
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_write_refused() {
     let Some(fleet) = Fleet::start("stale_write_refused").await else { return };
-    let a = fleet.controller("a").pause_at("in_write_tx").start_leader().await;
+    let a = fleet.controller("a").rejecting().pause_at("in_write_tx").start_leader().await;
     let b = fleet.controller("b").start().await;
     b.is(Role::Candidate, PATIENCE).await;
     let mut stale = register_meanwhile(&fleet, &a, "c1", "stale");
@@ -47,7 +47,7 @@ async fn stale_write_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_does_not_know() {
     let Some(fleet) = Fleet::start("a_leader_that_does_not_know").await else { return };
-    let a = fleet.controller("a").lease("60s", "20s").start_leader().await;
+    let a = fleet.controller("a").rejecting().lease("60s", "20s").start_leader().await;
     fleet.database().await.execute("UPDATE leader SET lease_ms = 1000", &[]).await.unwrap();
     let b = fleet.controller("b").start().await;
     assert_eq!(b.leads(PATIENCE).await.get(), 2);

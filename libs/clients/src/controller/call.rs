@@ -45,6 +45,8 @@ pub(super) struct Ask {
     pub(super) query: BTreeMap<&'static str, String>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) if_match: Option<Generation>,
+    /// Why, for the journal.
+    pub(super) reason: Option<String>,
     pub(super) resend: Resend,
     pub(super) target: Target,
 }
@@ -57,6 +59,7 @@ impl Ask {
             query: BTreeMap::new(),
             body: None,
             if_match: None,
+            reason: None,
             resend: Resend::Always,
             target: Target::Plain,
         }
@@ -198,6 +201,9 @@ impl ControllerClient {
         }
         if let Some(generation) = ask.if_match {
             request = request.header(IF_MATCH, format!("\"{generation}\""));
+        }
+        if let Some(reason) = &ask.reason {
+            request = request.header(headers::REASON, reason);
         }
         let request = authorize(request.timeout(patience.min(left)), &self.tokens, &Grant::of(Scope::Admin))
             .map_err(|error| Setback::Final(error.into()))?;

@@ -30,6 +30,7 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
         // Late results of a leadership that is over.
         Event::Renewed { .. }
         | Event::Heard(_)
+        | Event::MayLead(_)
         | Event::Fenced
         | Event::TookOver
         | Event::TakeOverFailed
@@ -39,6 +40,9 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
 }
 
 fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
+    if !next.can_lead {
+        return Vec::new();
+    }
     let Some(row) = row else {
         return claim(next, None, Began::First);
     };
@@ -61,6 +65,9 @@ fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
 }
 
 fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<Action> {
+    if !next.can_lead {
+        return Vec::new();
+    }
     let Some(watch) = next.watch.as_mut().filter(|watch| watch.row.term == term && !watch.row.released) else {
         return Vec::new();
     };
@@ -89,6 +96,8 @@ fn answered(next: &mut State, term: Term, answer: Answer, now: Duration) -> Vec<
 fn ask_ended(next: &mut State, end: AskEnd) -> Vec<Action> {
     next.phase = Phase::Candidate(Waiting::Idle);
     match end {
+        // If the schema has moved on meanwhile, whoever consented leads on.
+        AskEnd::Consented if !next.can_lead => Vec::new(),
         AskEnd::Consented => {
             let Some(row) = next.watch.as_ref().map(|watch| watch.row.clone()) else {
                 return vec![Action::ReadRow];

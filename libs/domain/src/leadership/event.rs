@@ -101,6 +101,8 @@ pub enum Event {
     RowRead(Option<Row>),
     /// Another member named a leader.
     Heard(LeaderRef),
+    /// Whether this program may lead on the schema there is.
+    MayLead(bool),
     /// The row's address was asked for its status.
     Answered {
         /// The row it was asked for.

@@ -37,6 +37,7 @@ pub(super) fn holding(next: &mut State, term: Term, serves: bool, event: Event, 
         Event::Terminate => stop(next, term, Why::Terminating),
         Event::RowRead(_)
         | Event::Heard(_)
+        | Event::MayLead(_)
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
@@ -75,6 +76,7 @@ pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event
         Event::Tick
         | Event::RowRead(_)
         | Event::Heard(_)
+        | Event::MayLead(_)
         | Event::Answered { .. }
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
@@ -106,6 +108,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, event: Event, now: Dura
         }
         Event::Answered { .. }
         | Event::Heard(_)
+        | Event::MayLead(_)
         | Event::AskEnded(_)
         | Event::ClaimEnded(_)
         | Event::Renewed { .. }

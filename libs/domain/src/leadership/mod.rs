@@ -130,6 +130,8 @@ pub struct State {
     pub heard: Option<LeaderRef>,
     /// Whether this process may still ask for a step-down.
     pub may_ask: bool,
+    /// Whether this program may lead on the schema there is.
+    pub can_lead: bool,
     /// When the row is read next.
     pub next_read: Duration,
 }
@@ -146,6 +148,7 @@ impl State {
             highest: Term(0),
             heard: None,
             may_ask,
+            can_lead: true,
             next_read: Duration::ZERO,
         }
     }
@@ -206,6 +209,10 @@ pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>
         Event::RowRead(ref row) => next.note_row(row.as_ref(), now),
         Event::Heard(leader) => {
             next.note_heard(leader);
+            return (next, Vec::new());
+        }
+        Event::MayLead(may) => {
+            next.can_lead = may;
             return (next, Vec::new());
         }
         Event::Tick

@@ -20,6 +20,7 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::batch::{BEGIN, Rows, Wire};
 use super::plan::Planned;
@@ -108,7 +109,15 @@ impl WriterTask {
                 Some(batch) => batch,
                 None => break,
             };
-            match self.write_all(batch, &token).await {
+            // For the collector of traces; nothing without one.
+            let span = tracing::info_span!(
+                target: "spans::writer",
+                parent: None,
+                "writer_batch",
+                size = batch.len(),
+                term = self.term.term().get()
+            );
+            match self.write_all(batch, &token).instrument(span).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgfleet_api::InstanceId;
-use pgfleet_persistence::{Began, ClaimOutcome, Database, DatabaseConfig, DbError, ErrorClass};
+use pgfleet_persistence::{Began, ClaimOutcome, Database, DatabaseConfig, DbError, ErrorClass, Release};
 
 use crate::support::{Fleet, Member, cluster, spawn, value};
 
@@ -15,6 +15,7 @@ fn config(url: String) -> DatabaseConfig {
         lease: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(2),
         pool_size: 1,
+        release: Release::this(),
     }
 }
 

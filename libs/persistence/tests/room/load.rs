@@ -60,3 +60,29 @@ async fn a_successor_goes_on_from_what_it_loads() {
     let fence = new.term.fence(&id("a"), committed.generation, &committed.spec_hash.unwrap());
     assert_eq!((fence.term.get(), fence.cluster_id), (2, old.term.cluster_id()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_compute_is_read_as_it_is_loaded() {
+    let Some(fleet) = Fleet::new("one_compute_is_read_as_it_is_loaded").await else { return };
+    let leader = Leader::new(fleet.member().await, WriterHooks::default()).await;
+    let db = leader.member.db.clone();
+    leader.writer.submit(register("seen", Some(spec('1')))).await.unwrap();
+    leader.writer.submit(register("unseen", None)).await.unwrap();
+    leader.writer.submit(register("gone", Some(spec('2')))).await.unwrap();
+    for name in ["seen", "gone"] {
+        let observed = observed(BootId::generate(), 3, ComputeState::Running);
+        leader.writer.submit(report(name, &observed)).await.unwrap();
+    }
+    leader.writer.submit(Change::Delete { compute_id: id("gone") }).await.unwrap();
+    let loaded = db.load().await.unwrap();
+    assert_eq!(loaded.computes.len(), 2);
+    for record in loaded.computes {
+        let name = record.compute_id.clone();
+        let seen = loaded.observed.iter().find(|(id, _)| *id == name).map(|(_, observed)| observed.clone());
+        assert_eq!(seen.is_some(), name == id("seen"));
+        assert_eq!(db.compute(&name).await.unwrap(), Some((record, seen)), "{name}");
+    }
+    for nobody in ["gone", "never"] {
+        assert_eq!(db.compute(&id(nobody)).await.unwrap(), None, "{nobody}");
+    }
+}

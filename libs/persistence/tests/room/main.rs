@@ -5,8 +5,10 @@
 mod boot;
 mod claim;
 mod fence;
+mod journal;
 mod follow;
 mod load;
+mod migrating;
 mod migrations;
 mod notices;
 mod outage;

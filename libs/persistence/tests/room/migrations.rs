@@ -7,31 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgfleet_harness::postgres::TestClient;
-use pgfleet_persistence::{Began, Hook, MigrationError, MigrationHooks};
+use pgfleet_persistence::{Began, Hook, Migration, MigrationError, MigrationOptions, Release};
 
-use crate::support::{Fleet, SOON, seen, spawn, until_waiting, value, won};
-
-/// A directory with one migration, removed when dropped.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str, up: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("pgf-migrations-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir_all(dir.join(name)).unwrap();
-        fs::write(dir.join(name).join("up.sql"), up).unwrap();
-        fs::write(dir.join(name).join("down.sql"), "SELECT 1").unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
+use crate::support::{Fleet, seen, spawn, until_waiting, value, won};
 
 fn embedded() -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+    folders("../../migrations")
+}
+
+/// The folders below a directory of migrations, given from this crate.
+fn folders(dir: &str) -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let mut all: Vec<_> = fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -48,24 +34,24 @@ async fn a_leader_migrates_once_and_a_candidate_only_looks() {
     let member = fleet.member().await;
     member.db.bootstrap().await.unwrap();
     let names: Vec<String> = embedded().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(member.db.pending(None).await.unwrap(), names);
+    assert_eq!(member.db.pending().await.unwrap(), names);
     let client = fleet.client().await;
     let made = value(&client, "SELECT to_regclass('__diesel_schema_migrations')::text").await;
     assert!(made.is_null(), "a look made a table: {made}");
 
     let term = Arc::new(member.lead().await);
     let (one, two) = tokio::join!(
-        member.db.migrate(Arc::clone(&term), None, MigrationHooks::default()),
-        member.db.migrate(Arc::clone(&term), None, MigrationHooks::default())
+        member.db.migrate(Arc::clone(&term), MigrationOptions::default()),
+        member.db.migrate(Arc::clone(&term), MigrationOptions::default())
     );
     let mut ran = one.unwrap();
     ran.extend(two.unwrap());
     ran.sort();
     assert_eq!(ran, names, "two at once run each of them once");
-    assert!(member.db.pending(None).await.unwrap().is_empty());
+    assert!(member.db.pending().await.unwrap().is_empty());
     let compat = member.db.compat().await.unwrap().unwrap();
-    assert!(compat.lowest_reader <= pgfleet_persistence::SCHEMA_NUMBER);
-    assert!(compat.lowest_writer <= pgfleet_persistence::SCHEMA_NUMBER);
+    assert!(compat.lowest_reader <= Release::this().number());
+    assert!(compat.lowest_writer <= Release::this().number());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +61,7 @@ async fn a_replaced_leader_cannot_migrate() {
     old.db.bootstrap().await.unwrap();
     let stale = Arc::new(old.lead().await);
     let _term = new.lead().await;
-    let error = old.db.migrate(stale, None, MigrationHooks::default()).await.unwrap_err();
+    let error = old.db.migrate(stale, MigrationOptions::default()).await.unwrap_err();
     assert!(matches!(error, MigrationError::NotLeader { .. }), "{error:?}");
     let client = fleet.client().await;
     assert!(value(&client, "SELECT to_regclass('computes')::text").await.is_null());
@@ -104,7 +90,8 @@ async fn a_claim_waits_for_the_migration_that_runs_and_no_other_runs_after_it() 
         })
     };
     let (db, mine) = (Arc::clone(&old.db), Arc::clone(&term));
-    let migrating = spawn(async move { db.migrate(mine, None, MigrationHooks { mid_migration: Some(hook) }).await });
+    let options = MigrationOptions { mid_migration: Some(hook), ..MigrationOptions::default() };
+    let migrating = spawn(async move { db.migrate(mine, options).await });
     reached.notified().await;
     assert_eq!(old.session().renew(&term).await.unwrap(), pgfleet_persistence::Renewed::Yes, "it renews beside it");
     let row = new.db.read_leader().await.unwrap().unwrap();
@@ -121,32 +108,9 @@ async fn a_claim_waits_for_the_migration_that_runs_and_no_other_runs_after_it() 
         Err(error) => panic!("{error:?}"),
     };
     assert_eq!(value(&client, "SELECT count(*) FROM __diesel_schema_migrations").await, ran);
-    let late = Dir::new("20990101000000_come_late", "CREATE TABLE late (x int)");
-    let late = old.db.migrate(term, Some(late.0.clone()), MigrationHooks::default()).await;
+    let late = Release::later(1, &[Migration::embedded("20990101000000_come_late", "CREATE TABLE late (x int)")]);
+    let late = fleet.member_of(late).await.db.migrate(term, MigrationOptions::default()).await;
     assert!(matches!(late, Err(MigrationError::NotLeader { .. })), "{late:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_migration_is_named_and_leaves_nothing() {
-    let Some(fleet) = Fleet::new("a_failed_migration_is_named_and_leaves_nothing").await else { return };
-    let member = fleet.member().await;
-    let term = Arc::new(member.lead().await);
-    let bad = Dir::new("20990101000000_break_it", "CREATE TABLE half (x int); SELECT * FROM no_such_table;");
-    assert_eq!(member.db.pending(Some(&bad.0)).await.unwrap(), ["20990101000000_break_it"]);
-    let run = member.db.migrate(Arc::clone(&term), Some(bad.0.clone()), MigrationHooks::default());
-    let error = tokio::time::timeout(SOON, run).await.unwrap().unwrap_err();
-    let MigrationError::Failed { name, message } = &error else { panic!("{error:?}") };
-    assert_eq!(name, "20990101000000_break_it");
-    assert!(message.contains("no_such_table"), "{message}");
-    let client = fleet.client().await;
-    assert!(value(&client, "SELECT to_regclass('half')::text").await.is_null());
-
-    let good = Dir::new("20990101000000_mend_it", "CREATE TABLE whole (x int)");
-    let ran = member.db.migrate(Arc::clone(&term), Some(good.0.clone()), MigrationHooks::default()).await.unwrap();
-    assert_eq!(ran, ["20990101000000_mend_it"]);
-
-    let nowhere = member.db.migrate(term, Some("/no/such/dir".into()), MigrationHooks::default()).await.unwrap_err();
-    assert!(matches!(nowhere, MigrationError::Directory { .. }), "{nowhere:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,18 +119,21 @@ async fn every_up_runs_twice_and_every_down_takes_it_back() {
     let client = fleet.client().await;
     let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
     let mut before = Vec::new();
-    for (name, path) in embedded() {
-        before.push(value(&client, tables).await);
+    // The next build's come after them, as in its program.
+    let all = [embedded(), folders("../../tests/next_release/migrations")].concat();
+    for (name, path) in all.clone() {
+        before.push((value(&client, tables).await, columns(&client).await));
         let up = fs::read_to_string(path.join("up.sql")).unwrap();
         client.batch_execute(&up).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         let once = columns(&client).await;
         client.batch_execute(&up).await.unwrap_or_else(|e| panic!("{name} again: {e}"));
         assert_eq!(columns(&client).await, once, "{name} did something the second time");
     }
-    for (name, path) in embedded().into_iter().rev() {
+    for (name, path) in all.into_iter().rev() {
         let down = fs::read_to_string(path.join("down.sql")).unwrap();
         client.batch_execute(&down).await.unwrap_or_else(|e| panic!("{name} down: {e}"));
-        assert_eq!(Some(value(&client, tables).await), before.pop(), "{name} left something behind");
+        let left = (value(&client, tables).await, columns(&client).await);
+        assert_eq!(Some(left), before.pop(), "{name} left something behind");
         let up = fs::read_to_string(path.join("up.sql")).unwrap();
         client.batch_execute(&up).await.unwrap_or_else(|e| panic!("{name} after down: {e}"));
         client.batch_execute(&down).await.unwrap_or_else(|e| panic!("{name} down again: {e}"));

@@ -11,8 +11,8 @@ use pgfleet_api::controller::LeaderView;
 use pgfleet_api::{BootId, ComputeId, InstanceId, SpecHash, Term};
 use pgfleet_harness::postgres::{Cluster, Options, TestClient, bin_dir_or_skip};
 use pgfleet_persistence::{
-    Began, Change, Claim, ClaimOutcome, Database, DatabaseConfig, DbError, LeaderTerm, LeaseSession, MigrationHooks,
-    NewSpec, Seen, Writer, WriterHooks,
+    Began, Change, Claim, ClaimOutcome, Database, DatabaseConfig, DbError, LeaderTerm, LeaseSession, MigrationOptions,
+    NewSpec, Release, Seen, Writer, WriterHooks,
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -54,6 +54,11 @@ impl Fleet {
         Member::connect(&self.url, Duration::from_secs(5)).await
     }
 
+    /// A member of another build.
+    pub async fn member_of(&self, release: Release) -> Member {
+        Member::connect_as(&self.url, Duration::from_secs(5), release).await
+    }
+
     /// A plain session beside the crate's.
     pub async fn client(&self) -> TestClient {
         pgfleet_harness::postgres::connect(&self.url).await.unwrap()
@@ -70,7 +75,7 @@ pub async fn prepare(url: &str) {
     let member = Member::connect(url, Duration::from_secs(5)).await;
     member.db.bootstrap().await.unwrap();
     let term = Arc::new(member.lead().await);
-    member.db.migrate(term, None, MigrationHooks::default()).await.unwrap();
+    member.db.migrate(term, MigrationOptions::default()).await.unwrap();
     let client = pgfleet_harness::postgres::connect(url).await.unwrap();
     client.batch_execute("DELETE FROM leader; DELETE FROM leader_history").await.unwrap();
 }
@@ -83,6 +88,11 @@ pub struct Member {
 
 impl Member {
     pub async fn connect(url: &str, lease: Duration) -> Self {
+        Self::connect_as(url, lease, Release::this()).await
+    }
+
+    /// A process of another build.
+    pub async fn connect_as(url: &str, lease: Duration, release: Release) -> Self {
         let me = InstanceId::generate();
         let config = DatabaseConfig {
             url: url.to_owned(),
@@ -90,6 +100,7 @@ impl Member {
             lease,
             connect_timeout: Duration::from_secs(5),
             pool_size: 2,
+            release,
         };
         Self { db: Database::connect(config).await.unwrap(), me }
     }

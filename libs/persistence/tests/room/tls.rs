@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgfleet_api::InstanceId;
 use pgfleet_harness::postgres::{Cluster, Options, bin_dir_or_skip};
-use pgfleet_persistence::{Database, DatabaseConfig, DbError, ErrorClass, LeaseSession};
+use pgfleet_persistence::{Database, DatabaseConfig, DbError, ErrorClass, LeaseSession, Release};
 
 use crate::support::{prepare, until};
 
@@ -37,6 +37,7 @@ async fn connect(url: String) -> Result<std::sync::Arc<Database>, DbError> {
         lease: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(5),
         pool_size: 1,
+        release: Release::this(),
     };
     Database::connect(config).await
 }

@@ -16,16 +16,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                ErrorCode::PayloadTooLarge,
-                "the body is over the limit of this route",
-            ),
-            _ => ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read"),
-        })?;
-        parse_json(&bytes).map(Self)
+        read_body(request, state).await.and_then(|bytes| parse_json(&bytes).map(Self))
     }
+}
+
+/// Reads the whole body, up to the limit that [`super::finish`] sets.
+///
+/// # Errors
+/// 413 `payload_too_large`; 400 `invalid_request` if the client stops in the middle.
+pub async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::PayloadTooLarge,
+            "the body is over the limit of this route",
+        ),
+        _ => ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read"),
+    })
 }
 
 /// Reads JSON. What is no JSON at all is told apart from JSON that does not fit.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode};
 use pgfleet_api::{ErrorCode, headers};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::ApiError;
@@ -96,10 +96,26 @@ async fn observe(State(metrics): State<Arc<HttpMetrics>>, request: Request, next
     let begun = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let span = span_of(&method, route, request.extensions().get());
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     metrics.answered(&method, route, response.status(), begun.elapsed());
     response
+}
+
+/// For the collector of traces; nothing without one.
+fn span_of(method: &http::Method, route: &str, id: Option<&RequestId>) -> Span {
+    tracing::info_span!(
+        target: "spans::http",
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        %method,
+        route,
+        status = tracing::field::Empty,
+        request_id = id.map(|id| id.0.as_str()),
+    )
 }
 
 async fn catch_panic(State(tasks): State<Arc<TaskMetrics>>, request: Request, next: Next) -> Response {

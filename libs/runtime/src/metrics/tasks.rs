@@ -22,12 +22,12 @@ impl TaskMetrics {
     }
 
     /// Shows the group with 0 from its beginning.
-    pub(crate) fn register(&self, group: &'static str) {
+    pub fn register(&self, group: &'static str) {
         self.panics_by_group().entry(group).or_default();
     }
 
-    /// Counts a panic.
-    pub(crate) fn panicked(&self, group: &'static str) {
+    /// Counts a panic: of a task of the group, or of work that the group catches itself.
+    pub fn panicked(&self, group: &'static str) {
         *self.panics_by_group().entry(group).or_default() += 1;
     }
 

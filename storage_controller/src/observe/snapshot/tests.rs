@@ -125,6 +125,29 @@ fn pages_follow_each_other_without_gap_or_double() {
     assert_eq!(found, [1, 3, 5, 7, 9].map(id));
 }
 
+/// After a panic the database counts, and what was only in memory is forgotten; but no record goes back.
+#[test]
+fn a_reload_forgets_what_is_not_in_the_database() {
+    let snapshot = Snapshot::default();
+    snapshot.committed(record(1, 2, 7));
+    snapshot.observed(&id(1), Call::Probe, seen(1, 9, ComputeState::Failed, 1));
+    snapshot.failed(&id(1), Call::Push, "no");
+    snapshot.reloaded(record(1, 2, 7), Some(seen(1, 3, ComputeState::Running, 2)));
+    let entry = snapshot.get(&id(1)).unwrap();
+    assert_eq!(entry.observed.as_deref(), Some(&seen(1, 3, ComputeState::Running, 2)));
+    assert_eq!((entry.trouble.clone(), entry.lag()), (None, 0));
+    assert!(snapshot.take_unsaved().is_empty());
+    assert_eq!(snapshot.tally(), walked(&snapshot));
+
+    snapshot.committed(record(1, 3, 9));
+    snapshot.reloaded(record(1, 2, 7), None);
+    let entry = snapshot.get(&id(1)).unwrap();
+    assert_eq!((entry.record.change_seq, entry.observed.is_none()), (9, true));
+    snapshot.reloaded(record(2, 1, 1), None);
+    assert!(snapshot.get(&id(2)).is_none(), "a compute that was deleted meanwhile stays deleted");
+    assert_eq!(snapshot.tally(), walked(&snapshot));
+}
+
 #[test]
 fn what_the_database_tells_replaces_what_is_known() {
     let snapshot = Snapshot::loaded(

@@ -1,0 +1,259 @@
+//! Keeps a defect to the one compute whose work meets it.
+//!
+//! Called by the engine (passes) and the window's sweep (probes), which run their work inside [`Quarantine::watch`], and by
+//! the desk, which shows and clears. It calls `domain::quarantine` to decide, the writer for the journal, and the database
+//! for a compute's state anew. Invariants: a panic ends no task but its own work's, and what that held is given back as the
+//! stack unwinds; the next pass after it begins with the compute as the database has it; a compute that panicked too often
+//! is left alone but for one try now and then, until an operator clears it. All of it is one leadership's memory: a new
+//! leader counts anew.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use pgfleet_api::ComputeId;
+use pgfleet_api::compute::{ComputeView, QuarantineView};
+use pgfleet_domain::quarantine::{Event, Limits, State, Verdict, decide};
+use pgfleet_persistence::{Action, Change, Database, Writer};
+use pgfleet_runtime::metrics::TaskMetrics;
+use pgfleet_runtime::panic_door::{PanicPoint, Panics};
+use pgfleet_runtime::supervisor::panic_text;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::ReconcileMetrics;
+use super::metrics::Room;
+use crate::observe::Snapshot;
+
+/// Who the journal names for what the controller notes by itself.
+const ACTOR: &str = "controller";
+
+/// As much of a panic's message is kept.
+const SAID_CHARS: usize = 500;
+
+/// What one leadership's quarantine is made of.
+pub struct Tools {
+    /// When a compute is quarantined.
+    pub limits: Limits,
+    /// Where the journal is written.
+    pub writer: Writer,
+    /// Where a compute's state is read anew.
+    pub database: Arc<Database>,
+    /// The engine's counts.
+    pub metrics: Arc<ReconcileMetrics>,
+    /// Panics by room.
+    pub tasks: Arc<TaskMetrics>,
+    /// Test door.
+    pub panics: Panics,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Quarantine {
+    tools: Arc<Tools>,
+    began: Instant,
+    kept: Arc<Mutex<BTreeMap<ComputeId, Kept>>>,
+}
+
+/// What is remembered of a compute that panicked.
+struct Kept {
+    state: State,
+    /// Its entry in memory is not trusted until it was read anew.
+    is_suspect: bool,
+    /// What the last panic said.
+    said: Arc<str>,
+}
+
+/// Whether a pass may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// As ever.
+    Go,
+    /// The one try of a quarantined compute.
+    Try {
+        /// When the next may be made.
+        next: Instant,
+    },
+    /// It is left alone.
+    Wait {
+        /// Until then.
+        until: Instant,
+    },
+}
+
+impl Quarantine {
+    /// Nothing has panicked yet.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        tools.tasks.register(Room::Reconcile.as_str());
+        tools.tasks.register(Room::Observe.as_str());
+        tools.metrics.quarantined(0);
+        Self { tools: Arc::new(tools), began: Instant::now(), kept: Arc::default() }
+    }
+
+    /// Where the engine counts.
+    pub(super) fn metrics(&self) -> Arc<ReconcileMetrics> {
+        self.tools.metrics.clone()
+    }
+
+    /// The lock guards plain maps; a panic between two assignments leaves them whole.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ComputeId, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self, kept: &mut Kept, event: Event) -> Verdict {
+        let (next, verdict) = decide(&kept.state, event, self.began.elapsed(), &self.tools.limits);
+        kept.state = next;
+        verdict
+    }
+
+    /// Asks for a pass over this compute. An admitted try is used up with the question.
+    pub(super) fn admit(&self, id: &ComputeId) -> Admission {
+        self.tools.panics.at(PanicPoint::InEngine, id);
+        let mut all = self.lock();
+        let Some(kept) = all.get_mut(id) else { return Admission::Go };
+        match self.decide(kept, Event::Asked) {
+            Verdict::Go => Admission::Go,
+            Verdict::Try { next } => Admission::Try { next: self.began + next },
+            Verdict::Wait { until } | Verdict::Quarantine { until } => Admission::Wait { until: self.began + until },
+        }
+    }
+
+    /// Whether the compute is quarantined now.
+    #[must_use]
+    pub fn holds(&self, id: &ComputeId) -> bool {
+        self.lock().get(id).is_some_and(|kept| matches!(kept.state, State::Quarantined { .. }))
+    }
+
+    /// Runs work over one compute. `None`: it panicked; that is counted, journalled and remembered.
+    pub async fn watch<T>(&self, room: Room, id: &ComputeId, work: impl Future<Output = T>) -> Option<T> {
+        let guarded = async {
+            self.tools.panics.at(room.point(), id);
+            work.await
+        };
+        match AssertUnwindSafe(guarded).catch_unwind().await {
+            Ok(done) => Some(done),
+            Err(payload) => {
+                let said: String = panic_text(payload.as_ref()).replace('\0', " ").chars().take(SAID_CHARS).collect();
+                self.panicked(room, id, &said).await;
+                None
+            }
+        }
+    }
+
+    async fn panicked(&self, room: Room, id: &ComputeId, said: &str) {
+        self.tools.metrics.compute_panicked(room);
+        self.tools.tasks.panicked(room.as_str());
+        tracing::error!(
+            compute_id = %id,
+            room = room.as_str(),
+            "work on a compute panicked: {said}; it goes on from what the database has"
+        );
+        self.journal(id, json!({"event": "panic", "room": room.as_str(), "message": said})).await;
+        let Some(pause) = self.note(id, said) else { return };
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::error!(
+            compute_id = %id,
+            pause_ms,
+            "a compute is quarantined because work on it panicked too often; \
+             look at the panics, then: pgfleet compute unquarantine {id}"
+        );
+        self.journal(id, json!({"event": "quarantine", "room": room.as_str(), "message": said})).await;
+    }
+
+    /// Remembers a panic. `Some`: the compute is quarantined by it; the pause before the first try.
+    fn note(&self, id: &ComputeId, said: &str) -> Option<Duration> {
+        let mut all = self.lock();
+        let fresh = || Kept { state: State::default(), is_suspect: true, said: Arc::from(said) };
+        let kept = all.entry(id.clone()).or_insert_with(fresh);
+        (kept.is_suspect, kept.said) = (true, Arc::from(said));
+        let pause = match self.decide(kept, Event::Panicked) {
+            Verdict::Quarantine { until } => Some(until.saturating_sub(self.began.elapsed())),
+            Verdict::Go | Verdict::Try { .. } | Verdict::Wait { .. } => None,
+        };
+        self.show_count(&all);
+        pause
+    }
+
+    fn show_count(&self, all: &BTreeMap<ComputeId, Kept>) {
+        let held = all.values().filter(|kept| matches!(kept.state, State::Quarantined { .. })).count();
+        self.tools.metrics.quarantined(held);
+    }
+
+    async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
+        let action = Action { compute_id: Some(id.clone()), actor: ACTOR.to_owned(), reason: None, detail };
+        if let Err(error) = self.tools.writer.submit(Change::Journal(action)).await {
+            tracing::warn!(compute_id = %id, %error, "a panic is not in the journal");
+        }
+    }
+
+    /// Puts a compute that panicked back to what the database has. Returns whether a pass may trust memory now.
+    pub(super) async fn refresh(&self, id: &ComputeId, snapshot: &Snapshot) -> bool {
+        if !self.lock().get(id).is_some_and(|kept| kept.is_suspect) {
+            return true;
+        }
+        match self.tools.database.compute(id).await {
+            Ok(Some((record, observed))) => snapshot.reloaded(record, observed),
+            Ok(None) => snapshot.deleted(id),
+            Err(error) => {
+                tracing::warn!(compute_id = %id, %error, "cannot read a compute anew after a panic; tried again");
+                return false;
+            }
+        }
+        if let Some(kept) = self.lock().get_mut(id) {
+            kept.is_suspect = false;
+        }
+        true
+    }
+
+    /// Ends a quarantine. Returns whether there was one.
+    #[must_use]
+    pub fn clear(&self, id: &ComputeId) -> bool {
+        let mut all = self.lock();
+        let Some(kept) = all.get_mut(id) else { return false };
+        let held = matches!(kept.state, State::Quarantined { .. });
+        self.decide(kept, Event::Cleared);
+        self.show_count(&all);
+        held
+    }
+
+    /// Forgets a compute that is deleted: another that gets its name begins anew.
+    pub fn forget(&self, id: &ComputeId) {
+        let mut all = self.lock();
+        all.remove(id);
+        self.show_count(&all);
+    }
+
+    /// Adds to a view what is known here.
+    pub fn show(&self, view: &mut ComputeView) {
+        let all = self.lock();
+        let Some(kept) = all.get(&view.compute_id) else { return };
+        if let State::Quarantined { since, tries, until } = &kept.state {
+            view.quarantine = Some(QuarantineView {
+                since: self.at(*since),
+                next_try_at: self.at(*until),
+                tries: *tries,
+                reason: kept.said.to_string(),
+            });
+        }
+    }
+
+    /// A moment of our own clock as people read it.
+    fn at(&self, moment: Duration) -> DateTime<Utc> {
+        let now = self.began.elapsed();
+        let distance = |time| chrono::Duration::from_std(time).unwrap_or_default();
+        Utc::now() - distance(now.saturating_sub(moment)) + distance(moment.saturating_sub(now))
+    }
+}
+
+impl Room {
+    const fn point(self) -> PanicPoint {
+        match self {
+            Self::Reconcile => PanicPoint::InPass,
+            Self::Observe => PanicPoint::InProbe,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Use case: watch everything that is committed, in order, from any point on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgfleet_api::Term;
+use pgfleet_api::bulk::WatchEvent;
+use pgfleet_persistence::{Database, JournalEntry};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Desk, ServiceError};
+use crate::leadership::Handle;
+
+/// Lines that are read and kept at a time.
+const BATCH: i64 = 256;
+/// Between two reads of one watcher: under a flood of changes it reads more at once and not more often.
+const PACE: Duration = Duration::from_millis(10);
+/// Between two tries while the database does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+/// Silence that a watcher is spared.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A watch under way. It ends with the leadership; whoever goes on asks the next leader from the last change it has.
+pub struct Watching {
+    chair: Handle,
+    database: Arc<Database>,
+    term: Term,
+    committed: watch::Receiver<i64>,
+    cursor: i64,
+    read_at: Option<Instant>,
+}
+
+impl Desk {
+    /// Begins to watch after a change; without one, from now on.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotLeading`].
+    pub fn watch(&self, from: Option<i64>) -> Result<Watching, ServiceError> {
+        let leading = self.leading()?;
+        let committed = leading.committed.clone();
+        let now = *committed.borrow();
+        Ok(Watching {
+            chair: self.leadership.clone(),
+            database: self.database.clone(),
+            term: leading.term,
+            committed,
+            cursor: from.unwrap_or(now),
+            read_at: None,
+        })
+    }
+}
+
+impl Watching {
+    /// The last change that was passed on, or that was begun after.
+    #[must_use]
+    pub fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
+    /// The next events, in order; none after a long silence. `None`: this member does not lead any more.
+    pub async fn next(&mut self) -> Option<Vec<WatchEvent>> {
+        loop {
+            let last = *self.committed.borrow_and_update();
+            if last > self.cursor {
+                match self.read().await? {
+                    // Nothing that a person would call a change.
+                    lines if lines.is_empty() => self.cursor = last,
+                    lines => return Some(lines),
+                }
+                continue;
+            }
+            tokio::select! {
+                changed = self.committed.changed() => changed.ok()?,
+                () = self.chair.left(self.term) => return None,
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Vec::new()),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Option<Vec<WatchEvent>> {
+        let mut pause = self.read_at.map_or(Duration::ZERO, |at| PACE.saturating_sub(at.elapsed()));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.chair.left(self.term) => return None,
+            }
+            match self.database.journal_after(self.cursor, BATCH).await {
+                Ok(lines) => {
+                    self.read_at = Some(Instant::now());
+                    self.cursor = lines.last().map_or(self.cursor, |line| line.change_seq);
+                    return Some(lines.into_iter().map(event).collect());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, cursor = self.cursor, "a watcher waits for the database");
+                    pause = RETRY;
+                }
+            }
+        }
+    }
+}
+
+fn event(line: JournalEntry) -> WatchEvent {
+    WatchEvent {
+        change_seq: line.change_seq,
+        at: line.at,
+        compute_id: line.compute_id,
+        term: line.term,
+        kind: line.kind.as_str().to_owned(),
+        actor: line.actor,
+        reason: line.reason,
+        detail: line.detail,
+    }
+}

@@ -1,0 +1,1 @@
+UPDATE schema_compat SET lowest_writer = 1;
