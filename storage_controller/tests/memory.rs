@@ -12,8 +12,8 @@ use pgfleet_api::compute::Observed;
 use pgfleet_api::{BootId, ComputeId, InstanceId, Term};
 use pgfleet_harness::postgres::{Cluster, Options, bin_dir_or_skip, connect};
 use pgfleet_persistence::{
-    Action, Began, Caught, Change, Claim, ClaimOutcome, Database, DatabaseConfig, LeaseSession, NewSpec, Tail, Writer,
-    WriterHooks,
+    Action, Began, Caught, Change, Claim, ClaimOutcome, Database, DatabaseConfig, LeaseSession, NewSpec, Release, Tail,
+    Writer, WriterHooks,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -45,6 +45,7 @@ async fn member(url: &str) -> Arc<Database> {
         lease: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(5),
         pool_size: 1,
+        release: Release::this(),
     });
     database.await.unwrap()
 }

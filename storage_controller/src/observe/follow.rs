@@ -66,8 +66,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The task and its handle. It follows once all migrations of this build have run: an
-    /// older schema may be one that this program cannot read.
+    /// The task and its handle. It follows once all migrations of this build have run: an older schema may be one that it
+    /// cannot read.
     #[must_use]
     pub fn new(database: Arc<Database>, metrics: Arc<FollowerMetrics>) -> (Self, Memory) {
         let (ask, requests) = mpsc::channel(8);
@@ -227,7 +227,8 @@ impl Follower {
 
     async fn may_load(&self) -> Result<bool, DbError> {
         let compat = self.database.compat().await?;
-        if !compat.is_some_and(|compat| compat.lets_read(self.database.release().number())) {
+        let number = self.database.release().number();
+        if !compat.is_some_and(|compat| compat.lets_read(number)) {
             return Ok(false);
         }
         match self.database.nothing_pending().await {
