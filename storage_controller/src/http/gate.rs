@@ -16,7 +16,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pgfleet_api::{ErrorBody, ErrorCode, headers};
 use pgfleet_clients::forward::{Answer, Ask, Outcome};
 use pgfleet_clients::retry::Backoff;
@@ -37,6 +37,8 @@ use super::way::{Target, newest, target};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 /// A member that still works on a request when another one leads gets this long: to drain takes less.
 const GRACE: Duration = Duration::from_secs(1);
+/// A member that lives answers for its status in this time.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 
 /// Executes a request here, hands it on, or holds it.
 pub(super) async fn lead_or_hand_on(State(door): State<Door>, request: Request, next: Next) -> Response {
@@ -190,11 +192,17 @@ impl Errand {
     /// The member that is believed to lead.
     async fn there(&self, to: &Target) -> Try {
         let gate = &self.door.gate;
+        if !self.only_reads() && gate.suspects(&to.address) && !lives(&self.door, to).await {
+            return Try::NotYet(None);
+        }
         let path = self.parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let ask = Ask { method: &self.parts.method, path, headers: &self.parts.headers };
         let outcome = tokio::select! {
             outcome = gate.forwarder().send(&to.address, ask, self.body.clone()) => outcome,
-            () = superseded(&self.door, to) => return Try::Lost(format!("{} does not lead any more", to.address)),
+            () = superseded(&self.door, to) => {
+                gate.suspect(&to.address);
+                return Try::Lost(format!("{} does not lead any more", to.address));
+            }
             () = gate.ends().cut.cancelled() => return Try::Cut,
         };
         if let Some(leader) = outcome.leader().filter(|leader| gate.hear(leader)) {
@@ -209,7 +217,10 @@ impl Errand {
                 tracing::debug!(to = %to.address, %reason, "a request that was handed on was not executed");
                 Try::NotYet(said)
             }
-            Outcome::Unknown(failure) => Try::Lost(format!("{}: {failure}", to.address)),
+            Outcome::Unknown(failure) => {
+                gate.suspect(&to.address);
+                Try::Lost(format!("{}: {failure}", to.address))
+            }
         }
     }
 
@@ -242,6 +253,19 @@ impl Errand {
 /// A place among the requests that are held, or the answer that there is none.
 async fn room(door: &Door, bytes: u32) -> Result<Charge, Response> {
     door.gate.admit(bytes).await.ok_or_else(|| refuse(door))
+}
+
+/// Whether a member that has lost a request still answers. A process that dies takes connections until the very end, and
+/// each write that it gets meanwhile would be another one of unknown outcome.
+async fn lives(door: &Door, to: &Target) -> bool {
+    let gate = &door.gate;
+    let ask = Ask { method: &Method::GET, path: "/status", headers: &HeaderMap::new() };
+    let answer = tokio::time::timeout(SIGN_OF_LIFE, gate.forwarder().send(&to.address, ask, "")).await;
+    let lives = matches!(answer, Ok(Outcome::Answered(_)));
+    if lives {
+        gate.trust(&to.address);
+    }
+    lives
 }
 
 /// 503: nothing was executed, and who leads.

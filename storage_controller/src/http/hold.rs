@@ -4,8 +4,8 @@
 //! are bounded together; only a higher term replaces a leader that somebody named; a request that waits is counted until
 //! it goes, whichever way.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -56,6 +56,7 @@ struct Inner {
     waiting: AtomicU32,
     heard: watch::Sender<Option<LeaderRef>>,
     moved: watch::Sender<u64>,
+    suspect: Mutex<Option<String>>,
     metrics: Arc<RequestMetrics>,
 }
 
@@ -71,6 +72,7 @@ impl Gate {
             waiting: AtomicU32::new(0),
             heard: watch::Sender::new(None),
             moved: watch::Sender::new(0),
+            suspect: Mutex::default(),
             metrics,
         }))
     }
@@ -112,6 +114,21 @@ impl Gate {
     /// Moves whenever a request that was held was taken, so that the others do not wait for their own turn.
     pub(super) fn moved(&self) -> watch::Receiver<u64> {
         self.0.moved.subscribe()
+    }
+
+    /// The member at this address has taken a request and given no answer; perhaps it is dying. One at a time.
+    pub(super) fn suspect(&self, address: &str) {
+        *self.0.suspect.lock().unwrap_or_else(PoisonError::into_inner) = Some(address.to_owned());
+    }
+
+    /// Whether it has, and has not given a sign of life since.
+    pub(super) fn suspects(&self, address: &str) -> bool {
+        self.0.suspect.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(address)
+    }
+
+    /// It has answered.
+    pub(super) fn trust(&self, address: &str) {
+        self.0.suspect.lock().unwrap_or_else(PoisonError::into_inner).take_if(|suspect| suspect == address);
     }
 
     /// A place for a request of this size; none if none gets free in time. Whoever has none does not read the body.

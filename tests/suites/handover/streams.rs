@@ -59,7 +59,7 @@ async fn a_wait_crosses_a_hand_over() {
     b.leads(PATIENCE).await;
     assert!(waits.try_join_next().is_none(), "they go on");
     let body =
-        RegisterCompute { agent_url: agent.url().to_owned(), labels: Default::default(), spec: Some(marked("first")) };
+        RegisterCompute { agent_url: agent.url().to_owned(), labels: Default::default(), spec: Some(marked("second")) };
     fleet.client(&[&b]).register(&agent.id, &body).await.unwrap();
     while let Some(answer) = waits.join_next().await {
         let answer = answer.unwrap();
@@ -155,7 +155,7 @@ async fn a_watch_crosses_hand_overs() {
 /// A bulk upsert that goes on while the leader changes: each line has one result, and what a result says is so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_apply_crosses_a_hand_over() {
-    const LINES: u64 = 1500;
+    const LINES: u64 = 3000;
     let Some(fleet) = Fleet::start("an_apply_crosses_a_hand_over").await else { return };
     let [a, b, c] = three(&fleet).await;
     let (send, lines) = tokio::sync::mpsc::channel::<String>(8);
@@ -187,17 +187,28 @@ async fn an_apply_crosses_a_hand_over() {
         10 => String::new(),
         _ => json!({"compute_id": format!("n{n}"), "agent_url": NOBODY, "spec": marked(&n.to_string())}).to_string(),
     };
-    for n in 1..=LINES {
-        send.send(line(n) + "\n").await.unwrap();
-        if n == LINES / 3 {
-            step_down_for(&fleet, &a, &b).await;
+    let written = async |count: i64| {
+        let sql = "SELECT count(*) >= $1 FROM journal";
+        wait_until("lines are in the database", PATIENCE, async || {
+            fleet.database().await.query_one(sql, &[&count]).await.unwrap().get(0)
+        })
+        .await;
+    };
+    let hand_overs = async {
+        written(500).await;
+        step_down_for(&fleet, &a, &b).await;
+        b.leads(PATIENCE).await;
+        written(1500).await;
+        step_down_for(&fleet, &b, &a).await;
+    };
+    // The lines keep coming, so that there is always a piece on its way.
+    let lines = async {
+        for n in 1..=LINES {
+            send.send(line(n) + "\n").await.unwrap();
         }
-        if n == LINES * 2 / 3 {
-            b.leads(PATIENCE).await;
-            step_down_for(&fleet, &b, &a).await;
-        }
-    }
-    drop(send);
+        drop(send);
+    };
+    tokio::join!(hand_overs, lines);
     let text = tokio::time::timeout(PATIENCE * 2, sending.join_next()).await.unwrap().unwrap().unwrap();
     let results: Vec<ApplyResult> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: BTreeMap<u64, ApplyOutcome> = results.iter().map(|result| (result.line, result.outcome)).collect();
