@@ -31,8 +31,11 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 pub enum Noun {
-    /// Show who leads.
-    Leader,
+    /// Show who leads, give the leadership to another member, show who led. Without a verb: show.
+    Leader {
+        #[command(subcommand)]
+        verb: Option<LeaderVerb>,
+    },
     /// List, change and watch computes.
     Compute {
         #[command(subcommand)]
@@ -43,6 +46,33 @@ pub enum Noun {
         #[command(subcommand)]
         verb: LocalVerb,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LeaderVerb {
+    /// Show the leader and the members that follow it.
+    Show,
+    /// Have another member take over; the leader steps down for it.
+    Transfer(TransferArgs),
+    /// Show the terms there were, the newest first.
+    History {
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// The member that is to lead, by its address or its instance id. Default: the one that lags least.
+    #[arg(long, value_name = "MEMBER")]
+    pub to: Option<String>,
+    /// Also to a member whose migration failed a short while ago.
+    #[arg(long)]
+    pub force: bool,
+    /// Give up after this many seconds; a migration may take long.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,6 +167,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn leader_alone_shows() {
+        for line in
+            [&["pgfleet", "leader"][..], &["pgfleet", "leader", "-o", "json"], &["pgfleet", "leader", "history"]]
+        {
+            assert!(Cli::try_parse_from(line).is_ok(), "{line:?}");
+        }
+        assert!(Cli::try_parse_from(["pgfleet", "leader", "history", "-n", "0"]).is_err());
     }
 
     #[test]

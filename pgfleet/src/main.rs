@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), CliError> {
     let Cli { connection, output, noun } = cli;
     match noun {
-        Noun::Leader => leader::show(&connection.client()?, output).await,
+        Noun::Leader { verb } => Box::pin(leader::run(verb, &connection.client()?, output)).await,
         Noun::Compute { verb } => Box::pin(compute::run(verb, &connection.client()?, output)).await,
         Noun::Local { verb } => Box::pin(local::run(verb, output)).await,
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use pgfleet_api::agent::PullResponse;
 use pgfleet_api::compute::{ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult};
-use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList};
+use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList, TakeOverRequest, TakeOverResponse, TermList};
 use pgfleet_api::{ComputeId, Generation};
 use reqwest::Method;
 use serde_json::Value;
@@ -120,6 +120,30 @@ impl ControllerClient {
     /// See [`ControllerError`].
     pub async fn leader(&self) -> Result<LeaderView, ControllerError> {
         self.fetch(Ask::get("/control/v1/leader")).await
+    }
+
+    /// The terms there were, the newest first.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn leader_history(&self, limit: u32) -> Result<TermList, ControllerError> {
+        let query = BTreeMap::from([("limit", limit.to_string())]);
+        self.fetch(Ask { query, ..Ask::get("/control/v1/leader/history") }).await
+    }
+
+    /// Has the member at `endpoint` take over and waits until it leads and serves. One attempt, at that member only; it
+    /// may migrate, so `limit` is long.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn take_over(
+        &self,
+        endpoint: &str,
+        request: &TakeOverRequest,
+        limit: Duration,
+    ) -> Result<TakeOverResponse, ControllerError> {
+        let ask = Ask::post("/control/v1/take_over", request, Resend::IfUnexecuted)?;
+        self.ask_one(endpoint, Ask { target: Target::Work { limit }, ..ask }).await?.json()
     }
 
     /// The cluster's members, as the leader knows them.

@@ -85,8 +85,20 @@ impl Call {
         self
     }
 
+    /// Sends it and reads no body, for a stream that does not end. Panics if there is no answer.
+    pub async fn status(&self) -> u16 {
+        let answer = self.begin().await;
+        answer.unwrap_or_else(|error| panic!("{} {}: {error:?}", self.method, self.url)).status().as_u16()
+    }
+
     /// Sends it; an error says why there was no answer.
     pub async fn try_send(&self) -> Result<Answer, reqwest::Error> {
+        let response = self.begin().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body: response.text().await? })
+    }
+
+    async fn begin(&self) -> Result<reqwest::Response, reqwest::Error> {
         pgfleet_clients::install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().timeout(self.limit).pool_max_idle_per_host(0).build()?;
         let method = self.method.parse().unwrap_or_else(|_| panic!("{} is no method", self.method));
@@ -97,9 +109,7 @@ impl Call {
         if let Some(body) = &self.body {
             request = request.body(body.clone());
         }
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, body: response.text().await? })
+        request.send().await
     }
 
     /// Sends it; panics if there is no answer.

@@ -8,11 +8,12 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 11] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 14] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
         ("GET", "/control/v1/leader", READERS),
+        ("GET", "/control/v1/leader/history", READERS),
         ("GET", "/control/v1/controllers", READERS),
         ("GET", "/control/v1/compute", READERS),
         ("GET", "/control/v1/compute/c1", READERS),
@@ -21,6 +22,8 @@ const CONTROLLER: [(&str, &str, &[Scope]); 11] = {
         ("PUT", "/control/v1/compute/c1", WRITERS),
         ("PUT", "/control/v1/compute/c1/spec", WRITERS),
         ("DELETE", "/control/v1/compute/c1", WRITERS),
+        ("GET", "/control/v1/follow", &[Scope::ControllerPeer, Scope::Admin]),
+        ("POST", "/control/v1/take_over", &[Scope::Admin]),
         // Last: whoever is let in makes the leader step down.
         ("PUT", "/control/v1/step_down", &[Scope::ControllerPeer, Scope::Admin]),
         ("PUT", "/control/v1/step_down", &[Scope::ControllerPeer, Scope::Admin]),
@@ -61,7 +64,12 @@ async fn controller_asks(fleet: &Fleet) {
         let call = controller.call(method, path);
         refuses_bad_tokens(fleet, &what, &call, &Grant::of(Scope::Admin)).await;
         for scope in SCOPES {
-            let answer = call.clone().token(&fleet.keys().token(&grant(scope))).send().await;
+            let call = call.clone().token(&fleet.keys().token(&grant(scope)));
+            if allowed.contains(&scope) && path == "/control/v1/follow" {
+                assert_eq!(call.status().await, 200, "{what} with {scope:?}: a stream without an end");
+                continue;
+            }
+            let answer = call.send().await;
             if allowed.contains(&scope) {
                 assert!(
                     !matches!(answer.status, 401 | 403),

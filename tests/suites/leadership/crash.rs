@@ -8,6 +8,7 @@ use pgfleet_harness::controller::LEASE;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::load::Load;
 use pgfleet_harness::process::PATIENCE;
+use pgfleet_harness::wait::wait_for;
 
 use super::{get_meanwhile, id, is_there, journal, put, put_meanwhile, register, register_meanwhile, stored};
 
@@ -42,6 +43,37 @@ async fn sigkill_leader() {
     let history = fleet.history().await;
     assert_eq!(history[1], (2, "crash".to_owned(), None));
     assert_eq!(history[0].2.as_deref(), Some("crash"), "{history:?}");
+}
+
+/// Nobody looks at the row for twenty seconds here, and nobody's lease runs out: what wakes the candidates is the end of
+/// their streams. One of them claims, and the other follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_tells_of_a_crash() {
+    let Some(fleet) = Fleet::start("the_stream_tells_of_a_crash").await else { return };
+    let slow = |name| fleet.controller(name).lease("60s", "20s");
+    let a = slow("a").start_leader().await;
+    let b = slow("b").start().await;
+    let c = slow("c").start().await;
+    let client = fleet.client(&[&a]);
+    wait_for("both follow", PATIENCE, async || (client.controllers().await.ok()?.controllers.len() == 3).then_some(()))
+        .await;
+    let killed = Instant::now();
+    a.process.kill().await;
+    let (leader, other) = wait_for("one of them leads", PATIENCE, async || {
+        for (one, other) in [(&b, &c), (&c, &b)] {
+            if one.status().await.is_some_and(|status| status.role == Role::Leader) {
+                return Some((one, other));
+            }
+        }
+        None
+    })
+    .await;
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(5), "the take-over took {took:?}");
+    other.follows(leader, Duration::from_secs(10)).await;
+    assert_eq!(fleet.history().await.len(), 2, "one claimed");
+    let page = leader.call("GET", "/metrics").send().await.body;
+    assert!(page.contains(r#"storage_controller_leadership_wakes_total{cause="stream"}"#), "{page}");
 }
 
 /// A leader frozen inside a write transaction: the candidate leads within the lease and a second. Thawed, the old one

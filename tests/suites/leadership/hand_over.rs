@@ -75,18 +75,22 @@ async fn step_down_without_a_body() {
     assert_eq!(put(&fleet, &a, "c1", "accepted").send().await.status, 202);
 }
 
-/// The successor that the leader stepped down for dies before it claims: the old leader leads again.
+/// The successor that the leader stepped down for dies before it claims: the old leader leads again after a second, long
+/// before its lease has run out, under a new term.
 #[tokio::test(flavor = "multi_thread")]
 async fn successor_never_comes() {
     let Some(fleet) = Fleet::start("successor_never_comes").await else { return };
-    let a = fleet.controller("a").start_leader().await;
+    let a = fleet.controller("a").lease("60s", "500ms").args(&["--step-down-revert", "1s"]).start_leader().await;
     let b = fleet.controller("b").as_candidate().pause_at("after_step_down").start().await;
     b.process.paused_at("after_step_down").await;
+    let stepped_down = Instant::now();
     let status = a.is(Role::SteppedDown, PATIENCE).await;
     assert_eq!(status.successor.map(|successor| successor.instance_id), Some(b.instance_id()));
     assert!(status.hold_ms.is_some());
     b.process.kill().await;
     assert_eq!(a.leads(PATIENCE).await.get(), 2);
+    let took = stepped_down.elapsed();
+    assert!(took > Duration::from_millis(800) && took < Duration::from_secs(10), "it took {took:?}");
     assert_eq!(fleet.history().await[1].1, "revert");
 }
 
@@ -151,7 +155,7 @@ async fn start_as_candidate() {
     assert_eq!(b.leads(PATIENCE).await.get(), 2);
 }
 
-fn write_migration(dir: &Path, name: &str, up: &str) {
+pub(super) fn write_migration(dir: &Path, name: &str, up: &str) {
     let dir = dir.join(name);
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("up.sql"), up).unwrap();

@@ -6,6 +6,8 @@ mod boot;
 mod crash;
 mod fencing;
 mod hand_over;
+mod suspend;
+mod transfer;
 
 use std::time::Duration;
 

@@ -35,6 +35,8 @@ pub(super) enum Target {
     Plain,
     /// Answers when something is settled, or at this time.
     Wait { until: Instant },
+    /// Answers when it is done, which may take this long.
+    Work { limit: Duration },
 }
 
 /// One request, before it is addressed.
@@ -65,6 +67,10 @@ impl Ask {
     pub(super) fn put(path: &str, body: &impl Serialize, resend: Resend) -> Result<Self, ControllerError> {
         let body = Some(serde_json::to_vec(body)?);
         Ok(Self { method: Method::PUT, body, resend, ..Self::get(path) })
+    }
+
+    pub(super) fn post(path: &str, body: &impl Serialize, resend: Resend) -> Result<Self, ControllerError> {
+        Ok(Self { method: Method::POST, ..Self::put(path, body, resend)? })
     }
 
     pub(super) fn unsafe_twice(mut self) -> Self {
@@ -104,7 +110,11 @@ impl ControllerClient {
     /// One attempt at one member.
     pub(super) async fn ask_one(&self, endpoint: &str, ask: Ask) -> Result<Answer, ControllerError> {
         let started = Instant::now();
-        self.attempt(endpoint, &ask, self.options.attempt).await.map_err(|setback| match setback {
+        let left = match ask.target {
+            Target::Plain | Target::Wait { .. } => self.options.attempt,
+            Target::Work { limit } => limit,
+        };
+        self.attempt(endpoint, &ask, left).await.map_err(|setback| match setback {
             Setback::Final(error) => error,
             Setback::GoOn { reason, .. } => {
                 ControllerError::Unavailable { waited: started.elapsed(), tried: format!("{endpoint}: {reason}") }
@@ -139,6 +149,7 @@ impl ControllerClient {
         let deadline = match ask.target {
             Target::Plain => started + self.options.deadline,
             Target::Wait { until } => until + self.options.deadline,
+            Target::Work { limit } => started + limit,
         };
         let mut tried: BTreeMap<String, String> = BTreeMap::new();
         let unavailable = |tried: &BTreeMap<String, String>| ControllerError::Unavailable {
@@ -187,12 +198,15 @@ impl ControllerClient {
 
     async fn attempt(&self, endpoint: &str, ask: &Ask, left: Duration) -> Result<Answer, Setback> {
         let mut request = self.http.request(ask.method.clone(), join(endpoint, &ask.path)).query(&ask.query);
-        let mut patience = self.options.attempt;
-        if let Target::Wait { until } = ask.target {
-            let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
-            request = request.query(&[("timeout_s", format!("{seconds:.0}"))]);
-            patience += Duration::from_secs_f64(seconds);
-        }
+        let patience = match ask.target {
+            Target::Plain => self.options.attempt,
+            Target::Wait { until } => {
+                let seconds = until.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+                request = request.query(&[("timeout_s", format!("{seconds:.0}"))]);
+                self.options.attempt + Duration::from_secs_f64(seconds)
+            }
+            Target::Work { limit } => limit,
+        };
         if let Some(body) = &ask.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
