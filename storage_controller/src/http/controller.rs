@@ -1,17 +1,15 @@
 //! Routes about the controllers.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use http::{HeaderMap, header};
+use pgfleet_api::ErrorBody;
 use pgfleet_api::controller::{
     FollowLine, LeaderView, MemberList, StepDownRequest, StepDownResponse, TakeOverRequest, TakeOverResponse, TermList,
 };
-use pgfleet_api::{ComputeId, ErrorBody};
 use pgfleet_runtime::http::{ApiError, parse_json};
 use serde::Deserialize;
 
@@ -19,10 +17,7 @@ use super::Door;
 use super::error::into_api;
 use super::extract::Asked;
 use super::health::peer_of;
-use crate::service::SteppedDown;
-
-/// Computes in one piece of a snapshot.
-const SNAPSHOT_PAGE: usize = 200;
+use crate::service::pieces;
 
 /// Whether the answer of a step-down brings the observed state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
@@ -63,47 +58,8 @@ pub(super) async fn step_down(
     if query.snapshot == SnapshotWanted::None {
         return Ok(Json(answer.head()).into_response());
     }
-    let body = Body::from_stream(snapshot(answer));
+    let body = Body::from_stream(pieces(answer));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
-}
-
-/// Where a snapshot has come to.
-enum Part {
-    Head,
-    After(Option<ComputeId>),
-    End,
-}
-
-/// The answer as JSON, piece by piece: a fleet has no limit, the memory for one answer has.
-fn snapshot(answer: Arc<SteppedDown>) -> impl Stream<Item = Result<Vec<u8>, serde_json::Error>> {
-    stream::try_unfold((answer, Part::Head), |(answer, part)| async move {
-        match part {
-            Part::Head => {
-                let mut text = serde_json::to_vec(&answer.head())?;
-                // The computes are the last field of the head, and it has none of them: they go between its braces.
-                text.truncate(text.len().saturating_sub(2));
-                Ok(Some((text, (answer, Part::After(None)))))
-            }
-            Part::After(after) => {
-                let page = answer.page(after.as_ref(), SNAPSHOT_PAGE);
-                let Some((last, _)) = page.last() else {
-                    return Ok(Some((b"}}".to_vec(), (answer, Part::End))));
-                };
-                let last = last.clone();
-                let mut text = Vec::new();
-                for (index, (id, observed)) in page.iter().enumerate() {
-                    if index > 0 || after.is_some() {
-                        text.push(b',');
-                    }
-                    serde_json::to_writer(&mut text, id)?;
-                    text.push(b':');
-                    serde_json::to_writer(&mut text, observed.as_ref())?;
-                }
-                Ok(Some((text, (answer, Part::After(Some(last))))))
-            }
-            Part::End => Ok(None),
-        }
-    })
 }
 
 /// Take over: ask the leader to step down if there is one, and lead. Answers when this member leads and serves; one that

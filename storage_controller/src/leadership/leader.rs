@@ -90,6 +90,10 @@ pub struct SteppedDown {
 }
 
 impl SteppedDown {
+    pub(super) fn new(term: Term, complete: bool, observed: Option<Arc<dyn Observations>>) -> Self {
+        Self { term, complete, observed }
+    }
+
     /// The answer to a successor, without the observed state.
     #[must_use]
     pub fn head(&self) -> StepDownResponse {
@@ -132,6 +136,6 @@ impl Leader {
                 None
             }
         };
-        (SteppedDown { term: number, complete, observed }, term)
+        (SteppedDown::new(number, complete, observed), term)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::controller::LeaderView;
-use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row};
+use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row, Seen};
 use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderTerm, LeaseSession, Renewed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -18,7 +18,7 @@ use super::clock::now;
 use super::metrics::LeadershipMetrics;
 use super::room::Input;
 
-/// How long the old leader's sessions get to leave before the claim is tried all the same: it then waits for their locks.
+/// How long it is watched, after a claim without consent, that the old leader's sessions leave.
 const SESSIONS_LEAVE: Duration = Duration::from_secs(1);
 /// Between two tries of a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_millis(75);
@@ -124,7 +124,11 @@ impl Lease {
             },
             Order::Claim(claim, target) => {
                 let input = self.claim(claim, target).await;
+                let won = matches!(input, Input::Won { .. });
                 self.report(input).await;
+                if let (true, true, Some(seen)) = (won, claim.end_sessions, claim.seen) {
+                    self.watch_sessions_leave(seen).await;
+                }
             }
             Order::Release { term, how, note, done } => {
                 match self.session.release(&term, how, note.as_deref()).await {
@@ -212,13 +216,26 @@ impl Lease {
         claim: &Claim,
         request: &pgfleet_persistence::Claim,
     ) -> Result<ClaimOutcome, DbError> {
+        // They are told to end and not waited for: whatever of theirs is still open holds the fence's lock, which the claim
+        // waits for, and whatever comes later finds another term.
         if let (true, Some(seen)) = (claim.end_sessions, claim.seen) {
-            let gone = self.session.end_sessions_of(seen.instance_id, SESSIONS_LEAVE).await?;
-            if gone.ended > 0 {
-                tracing::info!(term = %seen.term, sessions = gone.ended, left = gone.left, "ended the old leader's database sessions");
+            let told = self.session.end_sessions_of(seen.instance_id, Duration::ZERO).await?;
+            if told.ended > 0 {
+                tracing::info!(term = %seen.term, sessions = told.ended, "ended the old leader's database sessions");
             }
         }
         self.session.claim(request).await
+    }
+
+    /// After the claim, so that nobody waits for it.
+    async fn watch_sessions_leave(&mut self, seen: Seen) {
+        match self.session.end_sessions_of(seen.instance_id, SESSIONS_LEAVE).await {
+            Ok(gone) if gone.left > 0 => {
+                tracing::warn!(term = %seen.term, sessions = gone.left, "database sessions of the old leader do not end; the fence stops them");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot see whether the old leader's sessions have ended"),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod members;
 mod metrics;
 mod notices;
 mod room;
+mod snapshot;
 mod takers;
 
 pub use follow::Lines;
@@ -23,3 +24,4 @@ pub use leader::{Mandate, Observations, SteppedDown, TakeUp, TakeUpError, Work};
 pub use members::Peer;
 pub use metrics::{LeadershipMetrics, Phase};
 pub use room::{Parts, Room, Settings, Warm};
+pub use snapshot::pieces;

@@ -20,7 +20,7 @@ pub use error::{ServiceError, StepDownRefusal, TakeOverRefusal};
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
 
-pub use crate::leadership::{Lines, Peer, SteppedDown};
+pub use crate::leadership::{Lines, Peer, SteppedDown, pieces};
 
 use crate::leadership::{Handle, Standing};
 use crate::observe::Snapshot;

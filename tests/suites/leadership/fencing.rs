@@ -24,8 +24,10 @@ async fn stale_write_refused() {
     assert!(b.process.said("ended the old leader's database sessions"), "{}", b.process.log());
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
     let name = format!("pgfleet/{}", a.instance_id());
-    let left: i64 = fleet.database().await.query_one(sql, &[&name]).await.unwrap().get(0);
-    assert_eq!(left, 0, "sessions of the old leader");
+    wait_until("the old leader's sessions have ended", PATIENCE, async || {
+        fleet.database().await.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
 
     register(&fleet, &b, "c1").await;
     let fresh = put(&fleet, &b, "c1", "fresh").send().await;
