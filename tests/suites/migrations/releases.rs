@@ -1,5 +1,7 @@
 //! Real builds of three releases in one cluster.
 
+use pgfleet_api::ErrorCode;
+use pgfleet_api::auth::Scope;
 use pgfleet_api::controller::Role;
 use pgfleet_harness::controller::{Controller, LEASE};
 use pgfleet_harness::fleet::Fleet;
@@ -92,6 +94,8 @@ async fn an_old_release_never_leads_a_newer_schema() {
     wait_until("it says so", PATIENCE, async || a.process.said("the schema lets builds from 2 on lead")).await;
     assert_eq!(schema_lets(&a).await, (true, false));
     assert!(!a.process.said("asking the leader to step down"), "{}", a.process.log());
+    let asked = a.call("POST", "/control/v1/take_over").token(&fleet.keys().scope(Scope::Admin)).send().await;
+    assert_eq!(asked.refusal(), (409, ErrorCode::CannotLead));
 
     b.process.kill().await;
     stays("nobody leads", LEASE * 2, async || {

@@ -84,6 +84,9 @@ fn row_read(next: &mut State, row: Option<&Row>, now: Duration) -> Vec<Action> {
 }
 
 fn history_read(next: &mut State, newest: Term, failed: &[String]) -> Vec<Action> {
+    if !next.can_lead {
+        return Vec::new();
+    }
     let Some(watch) = next.watch.as_ref().filter(|watch| watch.row.released && watch.row.term == newest) else {
         return Vec::new();
     };

@@ -365,6 +365,12 @@ fn a_program_that_may_not_lead_claims_and_asks_nothing() {
         (60_000, Event::RowRead(Some(row(1, 3, 7)))),
     ];
     assert!(run(barred.clone(), dead).1.is_empty());
+    // It was let in while it asked for the history, and is barred when the answer comes.
+    let asked = vec![
+        (1, Event::RowRead(Some(Row { released: true, ..row(1, 3, 7) }))),
+        (2, Event::HistoryRead { newest: Term(3), failed: Vec::new() }),
+    ];
+    assert!(run(barred.clone(), asked).1.is_empty());
     let let_in = decide(&barred, Event::MayLead(true), at(3)).0;
     assert!(matches!(
         decide(&let_in, Event::RowRead(Some(row(1, 3, 7))), at(4)).1.as_slice(),
