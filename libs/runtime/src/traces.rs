@@ -37,19 +37,16 @@ pub const TARGET: &str = "spans";
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TraceArgs {
     /// Send traces to this OTLP/HTTP collector, like http://127.0.0.1:4318; the path /v1/traces is added.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 }
 
 /// Traces cannot be sent where they are to go.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The endpoint is no base URL.
-    #[error("--otlp-endpoint {endpoint:?} must look like http://127.0.0.1:4318")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-    },
+    /// The endpoint is no base URL. It is not shown: it may hold a password.
+    #[error("--otlp-endpoint must look like http://127.0.0.1:4318, without user, password or query")]
+    Endpoint,
     /// The HTTP client cannot be set up.
     #[error("--otlp-endpoint: cannot set up the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -86,7 +83,7 @@ impl Traces {
         let Some(endpoint) = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {
             return Ok(Self::off());
         };
-        let url = url_of(endpoint).ok_or_else(|| TraceError::Endpoint { endpoint: endpoint.to_owned() })?;
+        let url = url_of(endpoint).ok_or(TraceError::Endpoint)?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -139,7 +136,8 @@ impl Traces {
 /// The address of traces below a base URL.
 fn url_of(endpoint: &str) -> Option<String> {
     let url = reqwest::Url::parse(endpoint).ok()?;
-    let usable = matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none();
+    let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let usable = matches!(url.scheme(), "http" | "https") && url.has_host() && bare;
     usable.then(|| format!("{}/v1/traces", endpoint.trim_end_matches('/')))
 }
 
@@ -197,7 +195,7 @@ mod tests {
         let at = |endpoint| url_of(endpoint).unwrap_or_default();
         assert_eq!(at("http://127.0.0.1:4318"), "http://127.0.0.1:4318/v1/traces");
         assert_eq!(at("https://otel.example/base/"), "https://otel.example/base/v1/traces");
-        for bad in ["127.0.0.1:4318", "grpc://a:4317", "http://", "http://a/?x=1"] {
+        for bad in ["127.0.0.1:4318", "grpc://a:4317", "http://", "http://a/?x=1", "http://u:p@a"] {
             assert_eq!(url_of(bad), None, "{bad}");
         }
     }

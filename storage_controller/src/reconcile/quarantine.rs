@@ -152,8 +152,10 @@ impl Quarantine {
             room = room.as_str(),
             "work on a compute panicked: {said}; it goes on from what the database has"
         );
+        // Remembered before anything is waited for: whoever comes next knows of it.
+        let quarantined = self.note(id, said);
         self.journal(id, json!({"event": "panic", "room": room.as_str(), "message": said})).await;
-        let Some(pause) = self.note(id, said) else { return };
+        let Some(pause) = quarantined else { return };
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(
             compute_id = %id,

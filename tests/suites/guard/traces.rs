@@ -111,6 +111,7 @@ async fn the_last_spans_arrive() {
         requests.iter().any(|span| attribute(span, "status") == "200" && !attribute(span, "request_id").is_empty())
     );
     assert!(collector.named("writer_batch").iter().any(|span| attribute(span, "size") == "1"));
+    assert!(!b.process.log().contains("reconcile_pass"), "spans for the collector change no log line");
     a.process.still_runs();
 }
 
