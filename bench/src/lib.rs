@@ -69,7 +69,9 @@ pub async fn run(plan: &Plan) -> Option<Report> {
             }
             Scenario::Load => {
                 let what = format!("{} hand-overs under load", plan.under_load);
-                report.figures.load = alone(&mut report, &what, steady::measure(plan.computes, plan.under_load)).await;
+                let asked = steady::Asked { writes: plan.writes_per_s, reads: plan.reads_per_s };
+                let measured = steady::measure(plan.computes, plan.under_load, asked);
+                report.figures.load = alone(&mut report, &what, measured).await;
             }
             Scenario::Restarts => {
                 let what = format!("{} rolling restarts", plan.restarts);

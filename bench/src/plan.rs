@@ -46,6 +46,12 @@ pub struct Plan {
     /// Hand-overs under load.
     #[arg(long, default_value_t = 100)]
     pub under_load: usize,
+    /// Writes per second under load, over all members.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub writes_per_s: u32,
+    /// Reads per second under load, over all members.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub reads_per_s: u32,
     /// Processes to be replaced.
     #[arg(long, default_value_t = 20)]
     pub restarts: usize,
@@ -81,7 +87,7 @@ impl Plan {
         let whole = Self::parse_from(["handover"]);
         let numbers = |plan: &Self| {
             let rounds = [plan.planned, plan.kills, plan.stops, plan.under_load, plan.restarts];
-            (plan.sizes.clone(), plan.computes, rounds)
+            (plan.sizes.clone(), plan.computes, rounds, plan.writes_per_s, plan.reads_per_s)
         };
         ALL.iter().all(|one| self.scenarios.contains(one)) && numbers(self) == numbers(&whole)
     }
@@ -102,6 +108,7 @@ mod tests {
         assert!(!plan(&["--runs", "2"]).is_whole());
         assert!(!plan(&["--scenarios", "planned,sigkill"]).is_whole());
         assert!(!plan(&["--sizes", "100"]).is_whole());
+        assert!(!plan(&["--writes-per-s", "499"]).is_whole());
         assert_eq!(plan(&["--runs", "7"]).kills, 7);
         assert_eq!(plan(&["--runs", "7"]).stops, 5);
     }

@@ -3,8 +3,10 @@
 use clap::Parser as _;
 use pgfleet_bench::{Plan, Spread, markdown, run};
 
+/// Small and slow: a debug build beside other tests has to carry it without coming near the limits of holding.
 fn plan(args: &[&str]) -> Plan {
-    Plan::parse_from([&["handover", "--sizes", "100", "--computes", "100"], args].concat()).limited()
+    let small = ["handover", "--sizes", "100", "--computes", "100", "--writes-per-s", "50", "--reads-per-s", "100"];
+    Plan::parse_from([&small, args].concat()).limited()
 }
 
 /// Whether percentiles are in order and none of them is what no clock would give.

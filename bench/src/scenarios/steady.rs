@@ -13,12 +13,19 @@ use crate::stats::{Spread, ms, rounded};
 
 /// Members of the cluster.
 const MEMBERS: usize = 3;
-/// Requests per second, over all members, and connections of each kind to each member.
-const WRITES: u32 = 500;
-const READS: u32 = 1000;
+/// Connections of each kind to each member.
 const WIDTH: usize = 8;
 /// Between two hand-overs, once every member is warm again.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Requests per second that are asked for, over all members.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Writes.
+    pub writes: u32,
+    /// Reads.
+    pub reads: u32,
+}
 
 /// The load.
 #[derive(Debug, Clone, Serialize)]
@@ -31,7 +38,7 @@ pub struct Steady {
     pub failed: usize,
     /// From the moment at which a request was due to its answer.
     pub latency_ms: Option<Spread>,
-    /// Answers per second; what was asked for is 500 writes and 1000 reads.
+    /// Answers per second; with a machine that carries it, what was asked for.
     pub achieved_per_s: Rates,
 }
 
@@ -45,10 +52,10 @@ pub struct Rates {
 }
 
 /// Hands over so many times in a fleet of so many computes. None where there is no PostgreSQL.
-pub async fn measure(computes: usize, handovers: usize) -> Option<Measured<Steady>> {
+pub async fn measure(computes: usize, handovers: usize, asked: Asked) -> Option<Measured<Steady>> {
     let bed = Bed::make("load", MEMBERS, computes).await?;
-    let mut lanes = Lane::spread(Kind::Write, &bed.urls(), WIDTH, WRITES);
-    lanes.extend(Lane::spread(Kind::Read, &bed.urls(), WIDTH, READS));
+    let mut lanes = Lane::spread(Kind::Write, &bed.urls(), WIDTH, asked.writes);
+    lanes.extend(Lane::spread(Kind::Read, &bed.urls(), WIDTH, asked.reads));
     let begun = Instant::now();
     let load = Load::start(lanes, &bed.computes, &bed.tokens());
     tokio::time::sleep(PAUSE).await;
@@ -76,7 +83,9 @@ pub async fn measure(computes: usize, handovers: usize) -> Option<Measured<Stead
     };
     let notes = vec![
         format!(
-            "Load at {computes} computes: latency in ms of writes {}; of reads {}. A hand-over every {} ms. Up to 1 ms is the client's timer.",
+            "Load at {computes} computes, {} writes/s and {} reads/s asked for: latency in ms of writes {}; of reads {}. A hand-over every {} ms. Up to 1 ms is the client's timer.",
+            asked.writes,
+            asked.reads,
             text(Kind::Write),
             text(Kind::Read),
             rounded(ms(took) / handovers.max(1) as f64)
