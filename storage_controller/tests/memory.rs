@@ -39,7 +39,6 @@ async fn prepare(url: &str) {
 
 async fn member(url: &str) -> Arc<Database> {
     let database = Database::connect(DatabaseConfig {
-        release: pgfleet_persistence::Release::this(),
         url: url.to_owned(),
         instance_id: InstanceId::generate(),
         lease: Duration::from_secs(5),

@@ -23,7 +23,7 @@ use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::Layers;
-use pgfleet_runtime::listener::{self, Limits, bind, serve_until};
+use pgfleet_runtime::listener::{self, Limits, Listener, bind, serve_until};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
@@ -37,7 +37,7 @@ pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, Ends, Gate, HoldSettings, ROUTES, RequestMetrics, router};
+use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
@@ -84,10 +84,6 @@ impl App {
         args.check()?;
         let (pauses, panics) = (Pauses::from_env(args.dev)?, Panics::from_env(args.dev)?);
         let doors = Doors { pauses: pauses.clone(), panics: panics.clone() };
-        let release = match &args.migrations_dir {
-            Some(dir) => release.with_dir(dir)?,
-            None => release,
-        };
         let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
         let keys = match &args.jwt_private_key {
             Some(path) => Source::Minter(Arc::new(Minter::open(path)?)),
@@ -98,14 +94,7 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = Database::open(DatabaseConfig {
-            url: args.database_url.clone(),
-            instance_id: me,
-            lease: args.lease,
-            connect_timeout: args.db_connect_timeout,
-            pool_size: args.db_pool_size,
-            release,
-        })?;
+        let database = database(&args, me, release)?;
         let prepared = Prepared::default();
 
         let alarm = CancellationToken::new();
@@ -157,23 +146,9 @@ impl App {
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
-        let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
-        let layers = Layers {
-            metrics: http.clone(),
-            tasks: tasks.metrics(),
-            body_limit_bytes: MAX_SPEC_BYTES,
-            request_timeout: None,
-        };
-        let (follower_metrics, measured) = (groups.follower.clone(), memory.clone());
-        let page = groups.page(office, http, &tasks);
-        let scrape = Arc::new(move || {
-            follower_metrics.measure(&measured);
-            encode(&page)
-        });
-        let door = Door { desk, verifier, scrape, gate, memory: args.dev.then(|| warm::door(memory.clone())) };
-        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
-        let steps = listener::Farewell { last_answers: ends.ending, cut: ends.cut };
-        serve_until(listener, router(door, layers), &listening, limits, steps);
+        let memory_door = args.dev.then(|| warm::door(memory.clone()));
+        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door };
+        opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
@@ -264,6 +239,57 @@ impl First {
             PeerAnswer::Refused => Err(AppError::NotMyself { address: self.address.clone(), met: "a closed port" }),
             PeerAnswer::Silent(_) => Err(AppError::NotMyself { address: self.address.clone(), met: "no answer" }),
         }
+    }
+}
+
+fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Database>, AppError> {
+    let release = match &args.migrations_dir {
+        Some(dir) => release.with_dir(dir)?,
+        None => release,
+    };
+    let database = Database::open(DatabaseConfig {
+        url: args.database_url.clone(),
+        instance_id: me,
+        lease: args.lease,
+        connect_timeout: args.db_connect_timeout,
+        pool_size: args.db_pool_size,
+        release,
+    })?;
+    Ok(database)
+}
+
+/// What the door is made of.
+struct Opening {
+    desk: Desk,
+    verifier: Option<Verifier>,
+    gate: Gate,
+    ends: Ends,
+    office: Office,
+    memory: Memory,
+    memory_door: Option<MemoryDoor>,
+}
+
+impl Opening {
+    /// From here on requests are answered.
+    fn serve(self, listener: Listener, groups: Groups, tasks: &TaskGroup, listening: &TaskGroup) {
+        let http = Arc::new(HttpMetrics::with_routes(&ROUTES));
+        let layers = Layers {
+            metrics: http.clone(),
+            tasks: tasks.metrics(),
+            body_limit_bytes: MAX_SPEC_BYTES,
+            request_timeout: None,
+        };
+        let (follower, measured) = (groups.follower.clone(), self.memory);
+        let page = groups.page(self.office, http, tasks);
+        let scrape = Arc::new(move || {
+            follower.measure(&measured);
+            encode(&page)
+        });
+        let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
+        let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
+        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
+        let steps = listener::Farewell { last_answers: self.ends.ending, cut: self.ends.cut };
+        serve_until(listener, router(door, layers), listening, limits, steps);
     }
 }
 

@@ -271,7 +271,7 @@ async fn watched(bench: Arc<Bench>, id: ComputeId, is_try: bool) -> Next {
         generation = Empty,
         outcome = Empty,
     );
-    let pass = bench.quarantine.watch(Room::Reconcile, &id, run(&bench, &id, is_try));
+    let pass = Box::pin(bench.quarantine.watch(Room::Reconcile, &id, run(&bench, &id, is_try)));
     let next = pass.instrument(span.clone()).await.unwrap_or(Next::Panicked);
     span.record("outcome", tracing::field::debug(next));
     next
