@@ -191,7 +191,8 @@ impl LeaseSession {
     /// Any [`DbError`]; the next call connects anew.
     pub async fn read(&mut self) -> Result<Option<LeaderView>, DbError> {
         const DOING: &str = "read the leader row";
-        let rows = self.run(DOING, async |open| open.query(READ, &[]).await.map_err(DbError::query(DOING))).await?;
+        let reading = async |open: &Open| open.query(READ, &[]).await.map_err(DbError::query(DOING));
+        let rows = self.run_within(self.short_patience(), DOING, reading).await?;
         Ok(rows.first().map(leader_row))
     }
 
@@ -237,12 +238,10 @@ impl LeaseSession {
     /// # Errors
     /// Any [`DbError`]: nothing is known about the row.
     pub async fn renew(&mut self, term: &LeaderTerm) -> Result<Renewed, DbError> {
+        const DOING: &str = "renewed the lease";
         let (number, me) = (term.term().get(), term.instance_id().0);
-        let rows = self
-            .run("renewed the lease", async |open| {
-                open.execute(RENEW, &[&number, &me]).await.map_err(DbError::query("renewed the lease"))
-            })
-            .await?;
+        let renewing = async |open: &Open| open.execute(RENEW, &[&number, &me]).await.map_err(DbError::query(DOING));
+        let rows = self.run_within(self.short_patience(), DOING, renewing).await?;
         Ok(if rows == 1 { Renewed::Yes } else { Renewed::NotMine })
     }
 
@@ -351,6 +350,12 @@ impl LeaseSession {
         Ok(self.open.insert(open))
     }
 
+    /// For what is asked again and again: a session or a way to it that hangs is given up while the lease still runs, so
+    /// that the next try can find a better one.
+    fn short_patience(&self) -> Duration {
+        self.db.connector().patience() / 2
+    }
+
     /// Runs one question within our patience. After a timeout or a lost session the connection is dropped, so that
     /// an answer that comes late cannot be taken for the answer to a later question.
     async fn run<T>(
@@ -358,8 +363,16 @@ impl LeaseSession {
         doing: &'static str,
         ask: impl AsyncFnOnce(&Open) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
-        let patience = self.db.connector().patience();
-        let open = self.connected().await?;
+        self.run_within(self.db.connector().patience(), doing, ask).await
+    }
+
+    async fn run_within<T>(
+        &mut self,
+        patience: Duration,
+        doing: &'static str,
+        ask: impl AsyncFnOnce(&Open) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let open = bounded(patience, "connected to it for the leader row", self.connected()).await?;
         let answer = bounded(patience, doing, ask(open)).await;
         // A statement that does not fit the tables any more would fail for ever on this session.
         if answer.as_ref().is_err_and(|error| error.ends_session() || error.class() == ErrorClass::Other) {

@@ -164,6 +164,35 @@ async fn migration_failed_before() {
     assert_eq!(history[3], (4, "step_down".to_owned(), Some("migration_failed".to_owned())), "{history:?}");
 }
 
+/// A row that a failed migration gave up is left to others for a lease: only then the same migration is tried again, for
+/// it may have been the world's fault. Whoever has nothing to migrate does not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_migration_is_not_tried_again_at_once() {
+    let Some(fleet) = Fleet::start("a_failed_migration_is_not_tried_again_at_once").await else { return };
+    let broken = fleet.make_dir("broken");
+    write_migration(&broken, "20990102000000_break", "SELECT 1 / 0;");
+    let broken = broken.display().to_string();
+    let args = ["--dev", "--migrations-dir", &broken];
+    let lease = Duration::from_secs(4);
+    let a = fleet.controller("a").start_leader().await;
+    a.process.terminate();
+    assert_eq!(a.process.exit_code(PATIENCE).await, 0);
+    let b = fleet.controller("b").lease("4s", "200ms").args(&args).launch();
+    assert_eq!(b.exit_code(PATIENCE).await, 1, "nothing is known against it");
+
+    let waits = Instant::now();
+    let c = fleet.controller("c").lease("4s", "200ms").args(&args).launch();
+    assert_eq!(c.exit_code(PATIENCE).await, 1, "nobody came, so it tried");
+    assert!(waits.elapsed() >= lease, "it waited {:?}", waits.elapsed());
+    let waits = Instant::now();
+    assert_eq!(fleet.controller("d").lease("60s", "200ms").start_leader().await.leads(PATIENCE).await.get(), 4);
+    assert!(waits.elapsed() < PATIENCE, "it waited {:?}", waits.elapsed());
+    let failed = Some("migration_failed".to_owned());
+    let history = fleet.history().await;
+    assert_eq!(history[1], (2, "released".to_owned(), failed.clone()), "{history:?}");
+    assert_eq!(history[2], (3, "released".to_owned(), failed), "{history:?}");
+}
+
 /// The stream says at once where a member stands, then each change of it and of the fleet.
 #[tokio::test(flavor = "multi_thread")]
 async fn follow_tells_each_change() {
