@@ -3,7 +3,7 @@
 //! Called by `App::run`. Steps: `begin` (every answer closes its connection, `/ready` says no) → the chair gives up →
 //! somebody else leads → the port closes, what is connected goes on → at the end of the drain idle connections close.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pgfleet_api::controller::{LeaderRef, Role};
@@ -25,15 +25,28 @@ pub(super) struct Farewell {
     gate: Gate,
     chair: Handle,
     listening: TaskGroup,
+    /// Whether anybody could lead instead, as it was when the process was asked to end: a successor follows nobody.
+    others: OnceLock<bool>,
 }
 
 impl Farewell {
     pub(super) fn new(database: &Arc<Database>, chair: &Handle, gate: &Gate, listening: &TaskGroup) -> Self {
-        Self { database: database.clone(), gate: gate.clone(), chair: chair.clone(), listening: listening.clone() }
+        Self {
+            database: database.clone(),
+            gate: gate.clone(),
+            chair: chair.clone(),
+            listening: listening.clone(),
+            others: OnceLock::new(),
+        }
     }
 
     /// The process was asked to end.
     pub(super) fn begin(&self) {
+        let me = self.chair.instance_id();
+        self.others.get_or_init(|| {
+            let led = self.chair.standing().leader.is_some_and(|leader| leader.instance_id != me);
+            led || self.chair.members().len() > 1
+        });
         self.gate.ends().ending.cancel();
     }
 
@@ -41,8 +54,7 @@ impl Farewell {
     pub(super) async fn see_out(&self, drain: Duration) {
         self.begin();
         let deadline = Instant::now() + drain;
-        // Nobody is there to lead instead, if nobody but this member was heard of.
-        if self.chair.members().len() > 1 || self.chair.standing().leader.is_some() {
+        if self.others.get().is_some_and(|others| *others) {
             // At the deadline the port closes all the same.
             let _ = timeout_at(deadline, self.somebody_leads()).await;
         }

@@ -68,6 +68,8 @@ async fn a_hop_is_answered_at_once() {
 async fn holding_has_limits() {
     let Some(fleet) = Fleet::start("holding_has_limits").await else { return };
     let a = fleet.controller("a").lease("60s", "500ms");
+    // Nobody takes the step-down back while this looks on.
+    let a = a.args(&["--step-down-revert", "40s", "--step-down-hold", "50s"]);
     let a = a.args(&["--handover-hold", "1500ms", "--hold-max-bytes", "4200000"]).start_leader().await;
     register(&fleet, &a, "c1").await;
     headless(&fleet, &a).await;
