@@ -119,7 +119,7 @@ impl App {
             metrics: groups.leadership.clone(),
             tasks: tasks.child("leadership"),
         });
-        let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
+        let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
@@ -132,8 +132,8 @@ impl App {
         };
         let page = groups.page(office, http, &tasks);
         let door = Door { desk, verifier, scrape: Arc::new(move || encode(&page)), gate };
-        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
-        let steps = listener::Farewell { last_answers: ends.ending, cut: ends.cut };
+        let limits = Limits { drain: args.drain + LAST_WORDS, ..Limits::default() };
+        let steps = listener::Farewell { last_answers: ends.ending, idle: ends.idle };
         serve_until(listener, router(door, layers), &listening, limits, steps);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
