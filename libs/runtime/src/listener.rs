@@ -103,17 +103,17 @@ pub struct Farewell {
     /// From here on every answer closes its connection, so that clients go elsewhere by themselves.
     pub last_answers: CancellationToken,
     /// From here on connections without a request are closed, too. A client may be writing on one of them, so it comes
-    /// long after the first.
-    pub cut: CancellationToken,
+    /// a while after the port was closed: whoever uses his has had his last answer by then.
+    pub idle: CancellationToken,
 }
 
 /// Serves `router` as tasks of `group` until its token is cancelled; then idle connections close at once.
 pub fn serve(listener: Listener, router: Router, group: &TaskGroup, limits: Limits) {
-    let farewell = Farewell { last_answers: group.token(), cut: group.token() };
+    let farewell = Farewell { last_answers: group.token(), idle: group.token() };
     serve_until(listener, router, group, limits, farewell);
 }
 
-/// As [`serve`], ending in more steps: `last_answers`, the token of `group`, `cut`, then `limits.drain`. What has connected
+/// As [`serve`], ending in more steps: `last_answers`, the token of `group`, `idle`, then `limits.drain`. What has connected
 /// before the port closed is served.
 pub fn serve_until(listener: Listener, router: Router, group: &TaskGroup, limits: Limits, farewell: Farewell) {
     let tasks = group.clone();
@@ -122,7 +122,7 @@ pub fn serve_until(listener: Listener, router: Router, group: &TaskGroup, limits
         let token = tasks.token();
         let places = Arc::new(Semaphore::new(limits.max_connections));
         let start = |stream: TcpStream, place: Option<OwnedSemaphorePermit>| {
-            let connection = connection(stream, router.clone(), limits, farewell.cut.clone());
+            let connection = connection(stream, router.clone(), limits, farewell.idle.clone());
             tasks.spawn("connection", Kind::Worker, async move {
                 connection.await;
                 drop(place);
@@ -187,7 +187,7 @@ async fn next(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: Limits, cut: CancellationToken) {
+async fn connection(stream: TcpStream, router: Router, limits: Limits, idle: CancellationToken) {
     // A latency of 40 ms on small answers otherwise; a failure changes nothing else.
     let _ = stream.set_nodelay(true);
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -200,7 +200,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, cut: Canc
             }
             return;
         }
-        () = cut.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = idle.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     if tokio::time::timeout(limits.drain, serving).await.is_err() {
         tracing::warn!(drain_ms = limits.drain.as_millis(), "a request outlived the drain and was cut");
@@ -278,12 +278,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_in_steps_leaves_idle_connections_to_their_clients() {
-        let (group, cut) = (TaskGroup::new("http"), CancellationToken::new());
+        let (group, end_idle) = (TaskGroup::new("http"), CancellationToken::new());
         let last_answers = CancellationToken::new();
         let listener = bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr();
         let router = Router::new().route("/", get(|| async { "done" }));
-        let farewell = Farewell { last_answers: last_answers.clone(), cut: cut.clone() };
+        let farewell = Farewell { last_answers: last_answers.clone(), idle: end_idle.clone() };
         let two = Limits { max_connections: 2, ..limits(5000, 100) };
         serve_until(listener, router, &group, two, farewell);
         let get = async |stream: &mut TcpStream| {
@@ -316,7 +316,7 @@ mod tests {
             "a kept connection is answered after the port closed"
         );
         assert_eq!(used.read(&mut [0; 1]).await.unwrap(), 0);
-        cut.cancel();
+        end_idle.cancel();
         assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "and an idle one is closed in the end");
         assert!(group.stop_within(Duration::from_secs(4)).await.is_ok());
     }

@@ -1,7 +1,8 @@
 //! The end of a process that served: others lead before the port closes, and what was asked here is answered.
 //!
 //! Called by `App::run`. Steps: `begin` (every answer closes its connection, `/ready` says no) → the chair gives up →
-//! somebody else leads → the port closes, what is connected goes on → at the end of the drain idle connections close.
+//! somebody else leads → the port closes, what is connected goes on → a second later idle connections close → at the end of
+//! the drain what is still under way is told to go elsewhere.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::leadership::Handle;
 
 /// What is answered at the very end gets this long to go out.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(400);
+/// A connection that nobody asked on for this long after the port was closed is closed.
+const LINGER: Duration = Duration::from_secs(1);
 /// The chair has ended by now, so nobody else reads the row.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -58,6 +61,11 @@ impl Farewell {
             // At the deadline the port closes all the same.
             let _ = timeout_at(deadline, self.somebody_leads()).await;
         }
+        let linger = deadline.min(Instant::now() + LINGER);
+        if timeout_at(linger, self.listening.stop()).await.is_ok() {
+            return;
+        }
+        self.gate.ends().idle.cancel();
         if timeout_at(deadline, self.listening.stop()).await.is_err() {
             self.gate.ends().cut.cancel();
             if let Err(names) = self.listening.stop_within(LAST_WORDS * 2).await {

@@ -141,20 +141,21 @@ impl App {
         });
         let chair = leadership.clone();
         let follower = follower.on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)));
-        let ends = Ends { ending: CancellationToken::new(), closing: listening.token(), cut: CancellationToken::new() };
+        let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door };
+        let drain = args.drain;
+        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
         let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
-        let (drain, look_every) = (args.drain, args.lease_renew);
+        let look_every = args.lease_renew;
         Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every, drain })
     }
 
@@ -267,6 +268,7 @@ struct Opening {
     office: Office,
     memory: Memory,
     memory_door: Option<MemoryDoor>,
+    drain: Duration,
 }
 
 impl Opening {
@@ -287,8 +289,8 @@ impl Opening {
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
-        let limits = Limits { drain: LAST_WORDS, ..Limits::default() };
-        let steps = listener::Farewell { last_answers: self.ends.ending, cut: self.ends.cut };
+        let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
+        let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
     }
 }

@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use pgfleet_api::controller::LeaderRef;
 use pgfleet_clients::forward::Forwarder;
+use pgfleet_runtime::supervisor::TaskGroup;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +41,19 @@ pub struct Ends {
     pub ending: CancellationToken,
     /// The listener closes; what is connected goes on.
     pub closing: CancellationToken,
+    /// Connections without a request close as well.
+    pub idle: CancellationToken,
     /// What is still under way is answered now or never.
     pub cut: CancellationToken,
+}
+
+impl Ends {
+    /// None of it has come for the listener whose tasks run in this group.
+    #[must_use]
+    pub fn before(listening: &TaskGroup) -> Self {
+        let new = CancellationToken::new;
+        Self { ending: new(), closing: listening.token(), idle: new(), cut: new() }
+    }
 }
 
 /// The gate's own state. Cheap to clone.
