@@ -88,7 +88,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     from.pauses.at(PausePoint::BeforeLoad).await;
     let begun = Instant::now();
     // A cold load may be long, and whoever ends this leadership does not wait for it.
-    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::Ended)?;
+    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
     from.database_metrics.took(Operation::Load, begun.elapsed());
     let loan = loan.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?;
     timed(Phase::Load, begun);
