@@ -15,7 +15,6 @@ fn sane(spread: Option<Spread>) -> bool {
 }
 
 /// One killed leader: its successor's first write is found, and the time until then is one.
-#[ignore = "members do not forward yet"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_is_measured() {
     let Some(report) = run(&plan(&["--scenarios", "sigkill", "--runs", "1"])).await else { return };
@@ -29,7 +28,6 @@ async fn a_kill_is_measured() {
 }
 
 /// Planned hand-overs, a load across them, and rolling restarts; the keys of the results are a contract.
-#[ignore = "members do not forward yet"]
 #[tokio::test(flavor = "multi_thread")]
 async fn hand_overs_are_measured() {
     let Some(report) = run(&plan(&["--scenarios", "planned,load,restarts", "--runs", "2"])).await else { return };
