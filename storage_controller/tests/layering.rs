@@ -6,7 +6,7 @@ use pgfleet_layering::{Drawing, arrows, forbidden, undrawn};
 
 /// `app` is the composition root: the one place that knows every room. `metrics` nests the rooms' groups.
 const DRAWING: Drawing<'static> = &[
-    ("main", &["app", "config"]),
+    ("main", &["app"]),
     ("app", &["agents", "config", "http", "leadership", "metrics", "observe", "reconcile", "service"]),
     ("config", &[]),
     ("metrics", &["agents", "http", "leadership", "observe", "reconcile", "service"]),
