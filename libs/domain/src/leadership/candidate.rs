@@ -174,6 +174,9 @@ fn claim_ended(next: &mut State, end: ClaimEnd) -> Vec<Action> {
         ClaimEnd::Won { term, sent_at } => {
             next.wish = None;
             next.highest = next.highest.max(term);
+            // What was read or heard before tells of somebody who leads no more, also when this term has ended.
+            next.watch = None;
+            next.heard = next.heard.take().filter(|heard| heard.term > term);
             next.phase = Phase::TakingOver { term, proved_at: sent_at };
             vec![Action::TakeOver(term)]
         }

@@ -70,6 +70,20 @@ fn an_empty_database_is_claimed_at_once() {
 }
 
 #[test]
+fn a_leader_that_ends_does_not_name_the_one_before_it() {
+    let events = vec![
+        (0, Event::RowRead(Some(row(1, 3, 7)))),
+        (1, Event::Answered { term: Term(3), answer: Answer::Dead }),
+        (2, Event::ClaimEnded(ClaimEnd::Won { term: Term(4), sent_at: at(1) })),
+        (3, Event::TookOver),
+        (4, Event::Terminate),
+        (5, Event::Drained),
+    ];
+    let (state, _) = run(State::new(config(2, false)), events);
+    assert_eq!((state.phase.clone(), state.leader()), (Phase::Gone, None));
+}
+
+#[test]
 fn a_candidate_asks_for_a_step_down_once_and_only_with_the_flag() {
     let (_, actions) = run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]);
     assert_eq!(actions, [Action::AskStatus(row(1, 3, 7))]);
