@@ -35,6 +35,8 @@ const SPACING: Duration = Duration::from_millis(25);
 const AGAIN: Duration = Duration::from_millis(500);
 /// Computes tidied in one step after a leadership.
 const PAGE: usize = 256;
+/// Between two such steps: right after a hand-over the processors belong to whoever has waited for it.
+const PACE: Duration = Duration::from_millis(2);
 
 /// Listens to how far the memory is.
 pub type OnReached = Arc<dyn Fn(i64) + Send + Sync>;
@@ -132,7 +134,7 @@ impl Follower {
                     () = token.cancelled() => return Ok(()),
                     () = self.advance() => {}
                 },
-                () = tokio::task::yield_now(), if self.tidy.is_some() && !lent => self.tidy_up(),
+                () = tokio::time::sleep(PACE), if self.tidy.is_some() && !lent => self.tidy_up(),
             }
         }
     }

@@ -135,7 +135,7 @@ impl Engine {
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers_due(),
                 // Last, and one page at a time: whoever is woken does not wait behind the first look at a large fleet.
-                () = tokio::task::yield_now(), if !self.scan.is_over() && self.queue.len() < self.settings.concurrency => {
+                () = tokio::time::sleep_until(self.scan.due()), if !self.scan.is_over() && self.queue.len() < self.settings.concurrency => {
                     for id in self.scan.next(&self.bench.snapshot) {
                         self.woken(id);
                     }

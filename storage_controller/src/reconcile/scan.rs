@@ -1,19 +1,26 @@
 //! The first look of a leadership at the whole fleet, a page at a time, so that beginning to lead costs the same whatever
 //! the fleet's size.
 
+use std::time::Duration;
+
 use pgfleet_api::ComputeId;
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
+
+use tokio::time::Instant;
 
 use crate::observe::{Entry, Filter, Snapshot};
 
 /// Computes looked at in one step.
 const PAGE: usize = 256;
+/// Between two steps: right after a hand-over the processors belong to whoever has waited for it.
+const PACE: Duration = Duration::from_millis(2);
 
 /// How far the look has come.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     last: Option<ComputeId>,
     over: bool,
+    due: Option<Instant>,
 }
 
 impl Scan {
@@ -22,11 +29,17 @@ impl Scan {
         self.over
     }
 
+    /// When the next page is due.
+    pub(super) fn due(&self) -> Instant {
+        self.due.unwrap_or_else(Instant::now)
+    }
+
     /// Of the next page, those that need a pass.
     pub(super) fn next(&mut self, snapshot: &Snapshot) -> Vec<ComputeId> {
         let (page, more) = snapshot.page(&Filter::default(), self.last.as_ref(), PAGE);
         self.last = page.last().map(|entry| entry.record.compute_id.clone());
         self.over = !more;
+        self.due = Some(Instant::now() + PACE);
         page.iter().filter(|entry| needs_a_pass(entry)).map(|entry| entry.record.compute_id.clone()).collect()
     }
 }
