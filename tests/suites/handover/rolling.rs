@@ -22,7 +22,8 @@ fn long<'f>(fleet: &'f Fleet, name: &str) -> ControllerOptions<'f> {
 async fn no_request_fails_through_any_member() {
     let Some(fleet) = Fleet::start("no_request_fails_through_any_member").await else { return };
     let a = long(&fleet, "a").start_leader().await;
-    let (b, c) = (long(&fleet, "b").start().await, long(&fleet, "c").start().await);
+    let follower = |name| long(&fleet, name).memory_door().start();
+    let (b, c) = (follower("b").await, follower("c").await);
     let members = [&a, &b, &c];
     for name in ["c1", "c2"] {
         register(&fleet, &a, name).await;
@@ -45,6 +46,7 @@ async fn no_request_fails_through_any_member() {
     let book = load.finish(&fleet).await;
     assert!(book.failed.is_empty(), "{:#?}", book.failed);
     assert_eq!(fleet.history().await.len(), 7);
+    fleet.memories_agree(&[&b, &c]).await;
 }
 
 /// Starts a member on a port of its own choice, so that a replacement has the old one's address.

@@ -28,12 +28,12 @@ async fn schema_lets(member: &Controller) -> (bool, bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_releases_side_by_side() {
     let Some(fleet) = Fleet::start("two_releases_side_by_side").await else { return };
-    let a = fleet.controller("a").start_leader().await;
+    let a = fleet.controller("a").memory_door().start_leader().await;
     register(&fleet, &a, "c1").await;
     writes(&fleet, &a, "c1", "by the old one").await;
     assert!(!holds(&fleet, NOTE).await);
 
-    let b = fleet.controller_of(NEXT, "b").as_candidate().start_leader().await;
+    let b = fleet.controller_of(NEXT, "b").memory_door().as_candidate().start_leader().await;
     assert!(holds(&fleet, NOTE).await, "it has migrated");
     assert!(b.process.said("rehearsing the migrations"), "{}", b.process.log());
     writes(&fleet, &b, "c1", "by the next one").await;
@@ -53,6 +53,7 @@ async fn two_releases_side_by_side() {
     for member in [&a, &b, &c] {
         wait_until("nothing is pending", PATIENCE, async || member.metrics().await.contains(pending)).await;
     }
+    fleet.memories_agree(&[&a, &b]).await;
 }
 
 /// A contract step is refused while a member is alive that it shuts out: nobody is asked to step down, nothing is touched.
