@@ -39,6 +39,10 @@ const BATCH_BYTES: usize = 8 << 20;
 /// `idle_in_transaction_session_timeout` ended the session.
 const IDLE_IN_TRANSACTION: &str = "25P03";
 
+/// A pause between a batch's last statement and its COMMIT that only a process that stood still has: the server ends an
+/// idle transaction after a quarter of a lease, which is longer.
+const FROZEN: Duration = Duration::from_millis(100);
+
 type Answers = Vec<Result<Committed, WriteError>>;
 
 /// A transaction whose COMMIT was sent and not answered.
@@ -275,8 +279,18 @@ impl WriterTask {
         if let Err(error) = written {
             return Err(self.give_up(wire, error).await);
         }
+        let written_at = Instant::now();
         if let Some(hook) = &self.hooks.in_write_tx {
             hook().await;
+        }
+        // A process that was frozen here may find its session ended, and the driver may not have noticed yet. Asked first,
+        // the answer is certain; a COMMIT into a broken connection would leave it in doubt.
+        if written_at.elapsed() > FROZEN {
+            let asked =
+                bounded(patience, "held a transaction open", execute(&wire, "SELECT 1", "held a transaction open"));
+            if let Err(error) = asked.await {
+                return Err(self.give_up(wire, error).await);
+            }
         }
         if wire.is_closed() {
             // Nothing was sent, so nothing is in doubt.
