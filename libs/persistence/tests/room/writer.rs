@@ -351,14 +351,18 @@ async fn a_warm_member_writes_and_loads_on_sessions_it_has() {
     tail.load().await.unwrap();
     let term = member.lead().await;
     let client = fleet.client().await;
-    let sessions =
-        "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE application_name LIKE 'pgfleet/%'";
-    let before = value(&client, sessions).await;
+    let sessions = async || -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgfleet/%'";
+        client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let before = sessions().await;
     let (writer, task) = Writer::channel(Arc::clone(&member.db), Arc::new(term), WriterHooks::default(), 0);
     let writing = tokio::task::JoinSet::from_iter([task.run(tokio_util::sync::CancellationToken::new())]);
     writer.submit(register("a", Some(spec('1')))).await.unwrap();
     let caught = tail.catch_up(0).await.unwrap();
     assert!(matches!(caught, Caught::News(News { change_seq: 1, items }) if items.len() == 1));
-    assert_eq!(value(&client, sessions).await, before, "a new session was opened inside the gap");
+    // One that was there before, the claim's, may just be leaving.
+    let opened: Vec<i32> = sessions().await.into_iter().filter(|pid| !before.contains(pid)).collect();
+    assert!(opened.is_empty(), "a new session was opened inside the gap: {opened:?} beside {before:?}");
     drop(writing);
 }
