@@ -21,7 +21,6 @@ mod config;
 mod database;
 mod error;
 mod follow;
-mod journal;
 mod lease;
 mod load;
 mod migrate;

@@ -1,4 +1,5 @@
-//! Single reads: the spec and the journal of a compute. Called by the routes of the same name.
+//! Single reads: the spec and the journal of a compute, called by the routes of the same name, and the journal of the whole
+//! fleet in the order of the changes, for whoever watches it.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -13,7 +14,7 @@ use crate::schema::{computes, journal};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = journal)]
-pub(crate) struct JournalRow {
+struct JournalRow {
     at: DateTime<Utc>,
     change_seq: i64,
     compute_id: Option<String>,
@@ -62,9 +63,27 @@ impl Database {
             .map_err(DbError::diesel(DOING))?;
         rows.into_iter().map(entry_of).collect()
     }
+
+    /// At most `limit` lines after a change, the oldest first. A change that says nothing new to a person has none.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn journal_after(&self, change_seq: i64, limit: i64) -> Result<Vec<JournalEntry>, DbError> {
+        const DOING: &str = "read the journal's tail";
+        let mut conn = self.pooled(DOING).await?;
+        let rows: Vec<JournalRow> = journal::table
+            .filter(journal::change_seq.gt(change_seq))
+            .order(journal::change_seq)
+            .limit(limit)
+            .select(JournalRow::as_select())
+            .load(&mut conn)
+            .await
+            .map_err(DbError::diesel(DOING))?;
+        rows.into_iter().map(entry_of).collect()
+    }
 }
 
-pub(crate) fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
+fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
     Ok(JournalEntry {
         at: row.at,
         change_seq: row.change_seq,
