@@ -209,14 +209,6 @@ impl Database {
         Ok(row.map(|(lowest_reader, lowest_writer)| Compat { lowest_reader, lowest_writer }))
     }
 
-    /// Whether the schema as it is now lets this build load and follow.
-    ///
-    /// # Errors
-    /// Any [`DbError`].
-    pub async fn lets_read(&self) -> Result<bool, DbError> {
-        Ok(self.compat().await?.is_none_or(|compat| compat.lets_read(self.release.number())))
-    }
-
     pub(crate) fn is_gated(&self) -> bool {
         self.gated.get().is_some()
     }
