@@ -118,24 +118,13 @@ impl Simulated {
     fn says(&self, id: &ComputeId, one: &One) -> AgentStatus {
         let ledger = one.ledger.as_ref();
         AgentStatus {
-            start_time: self.started,
-            tenant: None,
-            timeline: None,
             status: if ledger.is_some() { ComputeState::Running } else { ComputeState::Empty },
-            last_active: None,
-            error: None,
-            compute_id: id.clone(),
-            boot_id: one.boot_id,
             status_seq: one.status_seq,
             term: ledger.map(|ledger| ledger.term),
             generation: ledger.map(|ledger| ledger.generation),
             applied_generation: ledger.map(|ledger| ledger.generation),
-            rejected_generation: None,
             spec_hash: ledger.map(|ledger| ledger.spec_hash.clone()),
-            pending_restart: Vec::new(),
-            ignored_fields: Vec::new(),
-            postgres: None,
-            error_detail: None,
+            ..AgentStatus::new(id.clone(), one.boot_id, self.started)
         }
     }
 }

@@ -134,24 +134,13 @@ impl Agent {
         let ledger = self.ledger.lock().unwrap().clone();
         let generation = ledger.as_ref().map(|record| record.generation);
         AgentStatus {
-            start_time: chrono::DateTime::UNIX_EPOCH,
-            tenant: None,
-            timeline: None,
             status: if ledger.is_some() { ComputeState::Running } else { ComputeState::Empty },
-            last_active: None,
-            error: None,
-            compute_id: self.id.clone(),
-            boot_id: self.boot_id,
             status_seq: u64::try_from(generation.map_or(0, |generation| generation.get())).unwrap(),
             term: ledger.as_ref().map(|record| record.term),
             generation,
             applied_generation: generation,
-            rejected_generation: None,
             spec_hash: ledger.map(|record| record.spec_hash),
-            pending_restart: vec![],
-            ignored_fields: vec![],
-            postgres: None,
-            error_detail: None,
+            ..AgentStatus::new(self.id.clone(), self.boot_id, chrono::DateTime::UNIX_EPOCH)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use pgfleet_api::agent::{AgentStatus, ComputeState};
+use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::{BootId, ComputeId};
 use tokio::sync::watch;
 
@@ -17,26 +17,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(compute_id: ComputeId, boot_id: BootId, metrics: Arc<LifecycleMetrics>) -> Self {
-        let status = AgentStatus {
-            start_time: Utc::now(),
-            tenant: None,
-            timeline: None,
-            status: ComputeState::Empty,
-            last_active: None,
-            error: None,
-            compute_id,
-            boot_id,
-            status_seq: 1,
-            term: None,
-            generation: None,
-            applied_generation: None,
-            rejected_generation: None,
-            spec_hash: None,
-            pending_restart: Vec::new(),
-            ignored_fields: Vec::new(),
-            postgres: None,
-            error_detail: None,
-        };
+        let status = AgentStatus::new(compute_id, boot_id, Utc::now());
         Self { status: watch::Sender::new(status), metrics }
     }
 

@@ -38,13 +38,21 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL does not take the connection.
     pub async fn connect(&self) -> Result<Client, LinkError> {
+        self.connect_to(&self.options().database).await
+    }
+
+    /// Such a session in a database of its own.
+    ///
+    /// # Errors
+    /// PostgreSQL does not take the connection.
+    pub async fn connect_to(&self, database: &str) -> Result<Client, LinkError> {
         let options = self.options();
         let mut config = Config::new();
         config
             .host_path(&options.socket_dir)
             .port(options.port)
             .user(options.superuser.as_str())
-            .dbname(options.database.as_str())
+            .dbname(database)
             .application_name("compute_ctl")
             .connect_timeout(Duration::from_secs(10))
             .options("-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off");

@@ -160,6 +160,41 @@ pub struct AgentStatus {
     pub postgres: Option<PostgresInfo>,
     /// Where the last action failed.
     pub error_detail: Option<ErrorDetail>,
+    /// Every object that the last application of a spec could not make as wanted, in order, at most
+    /// [`AgentStatus::FAILURES_SHOWN`]; `error_detail` is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ErrorDetail>,
+}
+
+impl AgentStatus {
+    /// How many failures a status lists.
+    pub const FAILURES_SHOWN: usize = 100;
+
+    /// The status of an agent that has just begun and knows nothing yet.
+    #[must_use]
+    pub fn new(compute_id: ComputeId, boot_id: BootId, start_time: DateTime<Utc>) -> Self {
+        Self {
+            start_time,
+            tenant: None,
+            timeline: None,
+            status: ComputeState::Empty,
+            last_active: None,
+            error: None,
+            compute_id,
+            boot_id,
+            status_seq: 1,
+            term: None,
+            generation: None,
+            applied_generation: None,
+            rejected_generation: None,
+            spec_hash: None,
+            pending_restart: Vec::new(),
+            ignored_fields: Vec::new(),
+            postgres: None,
+            error_detail: None,
+            failures: Vec::new(),
+        }
+    }
 }
 
 /// The running PostgreSQL.
