@@ -162,6 +162,7 @@ impl App {
             superuser: config.connstr.superuser.clone(),
             database: config.connstr.database.clone(),
             port: config.connstr.port,
+            stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
         };
         let postgres = Postgres::new(options, root.child("postgres"));
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());

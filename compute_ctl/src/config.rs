@@ -74,6 +74,9 @@ pub struct Args {
     /// What to do when PostgreSQL ends by itself
     #[arg(long, value_enum, default_value = "on-crash", value_name = "WHEN")]
     pub restart_postgres: RestartPostgres,
+    /// How long a fast stop of PostgreSQL may take before an immediate one
+    #[arg(long, default_value_t = 60, value_name = "SECS")]
+    pub pg_stop_timeout: u64,
     /// Log as JSON
     #[arg(long)]
     pub log_json: bool,
