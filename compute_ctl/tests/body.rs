@@ -2,5 +2,9 @@
 
 mod support;
 
+#[path = "body/crashes.rs"]
+mod crashes;
 #[path = "body/ends.rs"]
 mod ends;
+#[path = "body/log.rs"]
+mod log;

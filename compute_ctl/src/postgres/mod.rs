@@ -7,6 +7,7 @@
 mod conf;
 mod control;
 mod link;
+mod log;
 mod metrics;
 mod orphans;
 mod pidfile;
@@ -22,6 +23,7 @@ use pgfleet_runtime::TaskGroup;
 
 pub use conf::{CONF_FILE, ConfError, render};
 pub use link::LinkError;
+pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use run_as::{RunAs, RunAsError};
@@ -48,6 +50,8 @@ pub struct Options {
     pub port: u16,
     /// How long a fast stop may take before an immediate one.
     pub stop_limit: Duration,
+    /// Length at which PostgreSQL's log is cut.
+    pub log_limit_bytes: u64,
 }
 
 /// One PostgreSQL installation and data directory. Clones share it.

@@ -170,14 +170,17 @@ impl Postgres {
         }
         let options = Arc::clone(&self.options);
         let mut server = Server { pid: file.pid, process: Process::Adopted(pidfd), log_begin: 0, options };
-        if let Some(why) = self.out_of_reach(&file) {
-            tracing::warn!(pid = file.pid, "the running PostgreSQL {why}: starting it again");
-            server.stop().await;
-            return Ok(None);
-        }
         loop {
-            match pidfile::read(data_dir).and_then(|file| file.status).as_deref() {
-                Some("ready") => break,
+            let now = pidfile::read(data_dir);
+            match now.as_ref().and_then(|file| file.status.as_deref()) {
+                Some("ready") => match now.as_ref().and_then(|file| self.out_of_reach(file)) {
+                    None => break,
+                    Some(why) => {
+                        tracing::warn!(pid = file.pid, "the running PostgreSQL {why}: starting it again");
+                        server.stop().await;
+                        return Ok(None);
+                    }
+                },
                 Some("stopping") => {
                     server.ended().await;
                     return Ok(None);
@@ -198,13 +201,13 @@ impl Postgres {
         Ok(Some(server))
     }
 
-    /// Why the agent could not get in to a running server.
+    /// Why the agent could not get in to a server that is ready.
     fn out_of_reach(&self, file: &pidfile::PidFile) -> Option<&'static str> {
         if file.port.is_some_and(|port| port != self.options.port) {
             return Some("listens on another port");
         }
-        let elsewhere = file.socket_dir.as_ref().is_some_and(|directory| *directory != self.options.socket_dir);
-        elsewhere.then_some("has its socket in another directory")
+        let here = file.socket_dir.as_ref() == Some(&self.options.socket_dir);
+        (!here).then_some("has no socket where the agent looks for it")
     }
 
     /// Starts the server, after what an earlier one left behind is gone. The caller waits with [`Postgres::wait_ready`].

@@ -164,6 +164,22 @@ impl Compute {
         self.get("/status").await.1
     }
 
+    /// The value of a series on the metrics page; 0 where it is absent.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Waits until the condition holds.
+    pub async fn wait_for(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds().await {
+            assert!(Instant::now() < deadline, "never {what}:\n{}", self.agent_log());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
     /// Waits until the status is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);
