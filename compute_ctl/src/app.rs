@@ -23,6 +23,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::pause::{PauseError, Pauses};
 use pgfleet_runtime::port_file::{self, PortFileError};
 use pgfleet_runtime::{Kind, TaskGroup, signals};
+use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyMetrics;
 use crate::config::{Config, ConfigError};
@@ -30,7 +31,7 @@ use crate::http::{self, Door};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics};
 use crate::metrics::{AgentMetrics, Metrics, Up};
-use crate::postgres::{self, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -128,6 +129,7 @@ pub struct App {
     pull: Option<ControllerClient>,
     config: Config,
     boot_id: BootId,
+    log: LogFollower,
     /// Held so that no second agent works in the same place.
     _lock: File,
 }
@@ -162,8 +164,11 @@ impl App {
             superuser: config.connstr.superuser.clone(),
             database: config.connstr.database.clone(),
             port: config.connstr.port,
+            stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
+            log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
         };
         let postgres = Postgres::new(options, root.child("postgres"));
+        let log = postgres.follow_log();
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
         let postgres_metrics = postgres.metrics();
         let options = lifecycle::Options {
@@ -204,7 +209,7 @@ impl App {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
         let pull = control_plane(&config)?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, _lock: lock })
+        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, log, _lock: lock })
     }
 
     /// Runs until the end.
@@ -218,6 +223,9 @@ impl App {
         let web = root.child("http");
         listener::serve(self.external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
         listener::serve(self.internal, http::internal(self.door, self.layers), &web, Limits::default());
+        // A token of its own: it hears PostgreSQL's last words, after the root was told to end.
+        let log_end = CancellationToken::new();
+        root.child("log").spawn("postgres_log", Kind::Worker, self.log.run(log_end.clone()));
         let driver = root.child("lifecycle");
         driver.spawn("driver", Kind::Vital, self.driver.run(root.token()));
         if let Some(client) = self.pull {
@@ -226,6 +234,7 @@ impl App {
         }
         root.token().cancelled().await;
         driver.stop().await;
+        log_end.cancel();
         if let Err(names) = root.stop_within(END_LIMIT).await {
             tracing::error!("tasks did not end in time: {}", names.join(", "));
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use pgfleet_api::agent::{ComputeState, ErrorDetail, TerminateMode};
-use pgfleet_api::{BootId, ComputeId};
+use pgfleet_api::{BootId, ComputeId, Lsn};
 use pgfleet_clients::retry::Backoff;
 use pgfleet_domain::lifecycle::{Event, transition};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Decision, admit, prepare};
-use super::handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal, Request};
+use super::handle::{Admitted, Configure, Ended, Handle, Origin, Outcome, Refusal, Request};
 use super::metrics::{ConfigureOutcome, LifecycleMetrics};
 use super::publish::Publisher;
 use super::work::{self, Done, Order, Prepared, Tools};
@@ -112,7 +112,9 @@ pub struct Driver {
     pub(super) pauses: Backoff,
     /// Between starts of a server that keeps dying.
     crash_pauses: Backoff,
-    pub(super) terminators: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    pub(super) terminators: Vec<oneshot::Sender<Result<Ended, Refusal>>>,
+    /// Where the log of the stopped server ends.
+    pub(super) ended_at: Option<Lsn>,
     pub(super) exit_at: Option<Instant>,
     pub(super) failed: Option<DriverError>,
 }
@@ -147,6 +149,7 @@ impl Driver {
             pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             crash_pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             terminators: Vec::new(),
+            ended_at: None,
             exit_at: None,
             failed: None,
         };
@@ -317,12 +320,12 @@ impl Driver {
         self.running = Some(Running { job, cancel, begun: Instant::now(), work: Box::pin(work) });
     }
 
-    fn on_terminate(&mut self, mode: TerminateMode, reply: oneshot::Sender<Result<(), Refusal>>) {
+    fn on_terminate(&mut self, mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>>) {
         if self.state == ComputeState::Terminated {
             if mode == TerminateMode::Immediate {
                 self.exit_at = Some(Instant::now());
             }
-            let _ = reply.send(Err(Refusal::Ending(self.state)));
+            let _ = reply.send(Ok(Ended { lsn: self.ended_at, before: true }));
             return;
         }
         self.terminators.push(reply);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use pgfleet_api::Lsn;
 use pgfleet_api::agent::{ComputeState, ErrorDetail};
 use pgfleet_domain::lifecycle::Event;
 use tokio::time::Instant;
 
 use super::driver::{Driver, DriverError, Job, Running, Via};
-use super::handle::Outcome;
+use super::handle::{Ended, Outcome};
 use super::metrics::ConfigureOutcome;
 use super::work::{Done, Effect, Failure, Order};
 use crate::ledger::Entry;
@@ -25,7 +26,7 @@ impl Driver {
         }
         self.server = done.server;
         if matches!(job.order, Order::Stop) {
-            self.stopped();
+            self.stopped(done.result.ok().and_then(|effect| effect.lsn));
             return;
         }
         if !self.terminators.is_empty() {
@@ -162,14 +163,15 @@ impl Driver {
         }
     }
 
-    fn stopped(&mut self) {
+    fn stopped(&mut self, lsn: Option<Lsn>) {
         let at_once = self.state == ComputeState::TerminationPendingImmediate;
         let wait = if at_once { Duration::ZERO } else { LAST_WORDS };
         self.publisher.update(|status| status.postgres = None);
         self.step(Event::PostgresStopped);
         self.exit_at = Some(Instant::now() + wait);
+        self.ended_at = lsn;
         for reply in self.terminators.drain(..) {
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(Ok(Ended { lsn, before: false }));
         }
     }
 

@@ -19,6 +19,6 @@ mod pull;
 mod work;
 
 pub use driver::{Driver, DriverError, Options, RestartPostgres};
-pub use handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal};
+pub use handle::{Admitted, Configure, Ended, Handle, Origin, Outcome, Refusal};
 pub use metrics::LifecycleMetrics;
 pub use pull::pull;

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use pgfleet_api::ComputeId;
 use pgfleet_api::agent::{ErrorDetail, PostgresInfo};
 use pgfleet_api::spec::ComputeSpec;
+use pgfleet_api::{ComputeId, Lsn};
 use pgfleet_runtime::exit::chain;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,8 @@ pub(super) struct Done {
 pub(super) struct Effect {
     pub(super) pending_restart: Vec<String>,
     pub(super) postgres: Option<PostgresInfo>,
+    /// Where the log of a stopped server ends.
+    pub(super) lsn: Option<Lsn>,
 }
 
 /// Why it was not done.
@@ -89,7 +91,8 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, order: Order, 
             if let Some(server) = server.take() {
                 server.stop().await;
             }
-            Ok(Effect::default())
+            tools.postgres.end_orphans().await;
+            Ok(Effect { lsn: tools.postgres.stopped_at().await, ..Effect::default() })
         }
         Order::Apply(prepared) => until(&cancel, bring(&tools, &mut server, Some(&prepared))).await,
         Order::Start => until(&cancel, bring(&tools, &mut server, None)).await,
@@ -174,7 +177,7 @@ async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), F
 }
 
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
-    let started = server.insert(postgres.start()?);
+    let started = server.insert(postgres.start().await?);
     let ready = postgres.wait_ready(started).await;
     if ready.is_err() {
         *server = None;
@@ -189,5 +192,5 @@ async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect,
         version: postgres.options().programs.version.clone(),
         port: postgres.options().port,
     });
-    Ok(Effect { pending_restart, postgres })
+    Ok(Effect { pending_restart, postgres, lsn: None })
 }

@@ -1,11 +1,15 @@
 //! The body: PostgreSQL's programs, its process, its files and connections to it.
 //!
 //! Called by `lifecycle`, `apply` and `storage`. It knows nothing of specs and fences. Invariants: the postmaster that is
-//! signalled is one this agent started, or one whose working directory is this data directory; nothing here deletes data.
+//! signalled is one this agent started, or one whose working directory is this data directory; other processes are
+//! signalled only where they are its orphans; nothing here deletes data.
 
 mod conf;
+mod control;
 mod link;
+mod log;
 mod metrics;
+mod orphans;
 mod pidfile;
 mod programs;
 mod run_as;
@@ -13,11 +17,13 @@ mod server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgfleet_runtime::TaskGroup;
 
 pub use conf::{CONF_FILE, ConfError, render};
 pub use link::LinkError;
+pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use run_as::{RunAs, RunAsError};
@@ -42,6 +48,10 @@ pub struct Options {
     pub database: String,
     /// Port PostgreSQL listens on.
     pub port: u16,
+    /// How long a fast stop may take before an immediate one.
+    pub stop_limit: Duration,
+    /// Length at which PostgreSQL's log is cut.
+    pub log_limit_bytes: u64,
 }
 
 /// One PostgreSQL installation and data directory. Clones share it.

@@ -92,6 +92,12 @@ impl Programs {
         }
         Ok(Self { postgres, initdb, version })
     }
+
+    /// Another program of the same installation.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.postgres.with_file_name(name)
+    }
 }
 
 fn on_path(name: &Path) -> Option<PathBuf> {
