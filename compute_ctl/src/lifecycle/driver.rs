@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Decision, admit, prepare};
 use super::handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal, Request};
 use super::metrics::{ConfigureOutcome, LifecycleMetrics};
+use super::preview::Preview;
 use super::publish::Publisher;
 use super::work::{self, Done, Order, Prepared, Tools};
 use crate::apply::ApplyMetrics;
@@ -129,8 +130,9 @@ impl Driver {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (metrics, apply_metrics) = metrics;
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch());
         let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics };
+        let preview = Preview::new(tools.clone(), publisher.watch(), publisher.watch_record());
+        let handle = Handle::new(sender, publisher.watch(), preview);
         let driver = Self {
             options,
             tools,

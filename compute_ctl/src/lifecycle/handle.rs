@@ -1,10 +1,14 @@
 //! How other rooms talk to the driver.
 
+use std::sync::Arc;
+
 use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
 use pgfleet_api::{Fence, FenceMark};
 use pgfleet_domain::fence;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use super::preview::{Planned, Preview};
 
 /// Where a spec comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +92,26 @@ pub(super) enum Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<AgentStatus>,
+    preview: Arc<Preview>,
 }
 
 impl Handle {
-    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>) -> Self {
-        Self { requests, status }
+    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>, preview: Preview) -> Self {
+        Self { requests, status, preview: Arc::new(preview) }
     }
 
     /// What the driver has published last.
     #[must_use]
     pub fn status(&self) -> AgentStatus {
         self.status.borrow().clone()
+    }
+
+    /// Says what a spec would do. Nothing is done, and the driver is not waited for.
+    ///
+    /// # Errors
+    /// It cannot be judged: PostgreSQL or its program cannot be asked.
+    pub async fn plan(&self, spec: &Value, fence: Option<&Fence>) -> Result<Planned, Refusal> {
+        self.preview.plan(spec, fence).await
     }
 
     /// Hands in a spec; returns when the ledger has it, or why not.

@@ -116,15 +116,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
-    if let Some(prepared) = wanted {
-        postgres
-            .write_conf(&render(&effective(&prepared.settings)))
-            .map_err(|error| Failure::place("settings", &error))?;
-    }
+    let conf = wanted.map(|prepared| postgres.write_conf(&conf_text(&prepared.settings))).transpose();
+    let to_be_read = conf.map_err(|error| Failure::place("settings", &error))?.unwrap_or_default();
     if server.is_none() {
         start(postgres, server).await?;
-    } else if wanted.is_some() {
+    } else if to_be_read {
         postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+        postgres.note_loaded().map_err(|error| Failure::place("settings", &error))?;
     }
     let mut failures = Vec::new();
     if let Some(prepared) = wanted
@@ -151,8 +149,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     }
 }
 
+/// The agent's configuration file for these settings.
+pub(super) fn conf_text(settings: &[Setting]) -> String {
+    render(&effective(settings))
+}
+
 /// The agent's own defaults, then the spec: the last of a name wins.
-fn effective(settings: &[Setting]) -> Vec<(String, String)> {
+pub(super) fn effective(settings: &[Setting]) -> Vec<(String, String)> {
     let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
 }
@@ -176,8 +179,10 @@ async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), F
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
     let started = server.insert(postgres.start()?);
     let ready = postgres.wait_ready(started).await;
-    if ready.is_err() {
-        *server = None;
+    match &ready {
+        // Where it cannot be read, the next spec is followed by a reload.
+        Ok(()) => drop(postgres.note_loaded()),
+        Err(_) => *server = None,
     }
     ready
 }

@@ -4,12 +4,15 @@
 //! signalled is one this agent started, or one whose working directory is this data directory; nothing here deletes data.
 
 mod conf;
+mod known;
 mod link;
 mod metrics;
 mod pidfile;
 mod programs;
 mod run_as;
 mod server;
+mod session;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +25,8 @@ pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
+pub use session::Session;
+pub use view::{Line, Row, View};
 
 /// Which PostgreSQL, where, and for whom.
 #[derive(Debug)]
@@ -50,13 +55,21 @@ pub struct Postgres {
     options: Arc<Options>,
     tasks: TaskGroup,
     metrics: Arc<PostgresMetrics>,
+    slot: session::Slot,
+    known: known::Known,
 }
 
 impl Postgres {
     /// Connections made later run as tasks of `tasks`.
     #[must_use]
     pub fn new(options: Options, tasks: TaskGroup) -> Self {
-        Self { options: Arc::new(options), tasks, metrics: Arc::new(PostgresMetrics::new_zero()) }
+        Self {
+            options: Arc::new(options),
+            tasks,
+            metrics: Arc::new(PostgresMetrics::new_zero()),
+            slot: session::Slot::default(),
+            known: known::Known::default(),
+        }
     }
 
     /// Which PostgreSQL, where, and for whom.

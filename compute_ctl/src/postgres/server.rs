@@ -145,6 +145,8 @@ impl Postgres {
     pub async fn adopt(&self) -> Result<Option<Server>, ServerError> {
         let data_dir = &self.options.data_dir;
         let Some(file) = pidfile::read(data_dir) else { return Ok(None) };
+        // What it has read is an earlier agent's knowledge.
+        self.known.loaded(None);
         let watch = |source| ServerError::Watch { pid: file.pid, source };
         let Some(pid) = Pid::from_raw(file.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -186,6 +188,7 @@ impl Postgres {
     /// # Errors
     /// The process could not be made.
     pub fn start(&self) -> Result<Server, ServerError> {
+        self.known.loaded(None);
         let options = self.options();
         let spawn_error =
             |source| ServerError::Spawn { program: options.programs.postgres.display().to_string(), source };
