@@ -156,18 +156,7 @@ impl App {
 
         let root = TaskGroup::new("agent");
         let boot_id = BootId::generate();
-        let options = postgres::Options {
-            programs,
-            data_dir: config.pgdata.clone(),
-            state_dir: config.state_dir.clone(),
-            socket_dir,
-            run_as,
-            superuser: config.connstr.superuser.clone(),
-            database: config.connstr.database.clone(),
-            port: config.connstr.port,
-            stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
-            log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
-        };
+        let options = which_postgres(&config, programs, run_as, socket_dir);
         let postgres = Postgres::new(options, root.child("postgres"));
         let log = postgres.follow_log();
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
@@ -204,6 +193,7 @@ impl App {
         };
         let door = Door {
             handle: handle.clone(),
+            preview: Arc::new(driver.preview()),
             compute_id: config.compute_id.clone(),
             verifier,
             keys_from_config,
@@ -263,6 +253,26 @@ impl App {
             ports: ports.into_iter().map(|(name, port)| (name.to_owned(), port)).collect(),
         };
         Ok(port_file::write(path, &content)?)
+    }
+}
+
+fn which_postgres(
+    config: &Config,
+    programs: Programs,
+    run_as: Option<RunAs>,
+    socket_dir: PathBuf,
+) -> postgres::Options {
+    postgres::Options {
+        programs,
+        data_dir: config.pgdata.clone(),
+        state_dir: config.state_dir.clone(),
+        socket_dir,
+        run_as,
+        superuser: config.connstr.superuser.clone(),
+        database: config.connstr.database.clone(),
+        port: config.connstr.port,
+        stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
+        log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
     }
 }
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::{Body, Tools};
 use super::handle::{Ended, Handle, Outcome, Refusal, Request};
 use super::metrics::LifecycleMetrics;
+use super::preview::Preview;
 use super::publish::Publisher;
 use super::refresh::Asking;
 use super::restart::Watching;
@@ -169,6 +170,14 @@ pub struct Driver<B: Body = Tools> {
     pub(super) ended_at: Option<Lsn>,
     pub(super) exit_at: Option<Instant>,
     pub(super) failed: Option<DriverError>,
+}
+
+impl Driver {
+    /// What tells what a spec would do, by what this driver publishes.
+    #[must_use]
+    pub fn preview(&self) -> Preview {
+        Preview::new(self.body.clone(), self.publisher.watch(), self.publisher.watch_record())
+    }
 }
 
 impl<B: Body> Driver<B> {

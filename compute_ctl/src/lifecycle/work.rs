@@ -173,13 +173,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
+    let mut to_be_read = false;
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentBeforeApply).await;
-        postgres
-            .write_conf(&render(&effective(&prepared.settings)))
-            .map_err(|error| Failure::place("settings", &error))?;
+        let written = postgres.write_conf(&conf_text(&prepared.settings));
+        to_be_read = written.map_err(|error| Failure::place("settings", &error))?;
     }
-    have_server(tools, server, task, wanted).await?;
+    have_server(tools, server, task, wanted, to_be_read).await?;
     let mut failures = Vec::new();
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentMidApply).await;
@@ -196,8 +196,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if failures.is_empty() { Ok(effect) } else { Err(Failure::Spec { failures, effect, rolled_back: false }) }
 }
 
+/// The agent's configuration file for these settings.
+pub(super) fn conf_text(settings: &[Setting]) -> String {
+    render(&effective(settings))
+}
+
 /// The agent's own defaults, then the spec: the last of a name wins.
-fn effective(settings: &[Setting]) -> Vec<(String, String)> {
+pub(super) fn effective(settings: &[Setting]) -> Vec<(String, String)> {
     let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
 }
@@ -209,6 +214,7 @@ async fn have_server(
     server: &mut Option<Server>,
     task: &Task,
     wanted: Option<&Prepared>,
+    to_be_read: bool,
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     if server.is_none() {
@@ -216,7 +222,10 @@ async fn have_server(
     }
     let mut restart = matches!(task.order, Order::Restart);
     if let Some(prepared) = wanted {
-        postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+        if to_be_read {
+            postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+            postgres.note_loaded().map_err(|error| Failure::place("settings", &error))?;
+        }
         if prepared.spec.restart_policy == RestartPolicy::Now {
             let waiting = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
             restart = !waiting.is_empty();
@@ -298,8 +307,10 @@ async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Resul
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
     let started = server.insert(postgres.start().await?);
     let ready = postgres.wait_ready(started).await;
-    if ready.is_err() {
-        *server = None;
+    match &ready {
+        // Where it cannot be read, the next spec is followed by a reload.
+        Ok(()) => drop(postgres.note_loaded()),
+        Err(_) => *server = None,
     }
     ready
 }

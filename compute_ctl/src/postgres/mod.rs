@@ -6,6 +6,7 @@
 
 mod conf;
 mod control;
+mod known;
 mod link;
 mod log;
 mod metrics;
@@ -15,6 +16,8 @@ mod pidfile;
 mod programs;
 mod run_as;
 mod server;
+mod session;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +32,8 @@ pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
+pub use session::Session;
+pub use view::{Line, Row, View};
 
 /// Which PostgreSQL, where, and for whom.
 #[derive(Debug)]
@@ -63,14 +68,22 @@ pub struct Postgres {
     metrics: Arc<PostgresMetrics>,
     /// What its sessions are called in `pg_stat_activity`.
     session_name: &'static str,
+    slot: session::Slot,
+    known: known::Known,
 }
 
 impl Postgres {
     /// Connections made later run as tasks of `tasks`.
     #[must_use]
     pub fn new(options: Options, tasks: TaskGroup) -> Self {
-        let metrics = Arc::new(PostgresMetrics::new_zero());
-        Self { options: Arc::new(options), tasks, metrics, session_name: "compute_ctl" }
+        Self {
+            options: Arc::new(options),
+            tasks,
+            metrics: Arc::new(PostgresMetrics::new_zero()),
+            session_name: link::OWN_NAME,
+            slot: session::Slot::default(),
+            known: known::Known::default(),
+        }
     }
 
     /// Which PostgreSQL, where, and for whom.

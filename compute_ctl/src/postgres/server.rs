@@ -157,6 +157,8 @@ impl Postgres {
     pub async fn adopt(&self) -> Result<Option<Server>, ServerError> {
         let data_dir = &self.options.data_dir;
         let Some(file) = pidfile::read(data_dir) else { return Ok(None) };
+        // What it has read is an earlier agent's knowledge.
+        self.known.loaded(None);
         let watch = |source| ServerError::Watch { pid: file.pid, source };
         let Some(pid) = Pid::from_raw(file.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -215,6 +217,7 @@ impl Postgres {
     /// # Errors
     /// The process could not be made.
     pub async fn start(&self) -> Result<Server, ServerError> {
+        self.known.loaded(None);
         let options = self.options();
         orphans::end(options).await;
         let spawn_error =

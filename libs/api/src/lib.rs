@@ -12,6 +12,7 @@ pub mod error;
 pub mod headers;
 pub mod ids;
 pub mod lsn;
+pub mod plan;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};
