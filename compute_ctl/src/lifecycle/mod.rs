@@ -18,6 +18,8 @@ mod handle;
 mod metrics;
 mod publish;
 mod pull;
+#[cfg(test)]
+mod random;
 mod refresh;
 mod restart;
 mod specs;
