@@ -19,6 +19,8 @@ mod metrics;
 mod preview;
 mod publish;
 mod pull;
+#[cfg(test)]
+mod random;
 mod refresh;
 mod restart;
 mod specs;

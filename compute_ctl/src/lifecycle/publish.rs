@@ -16,12 +16,26 @@ pub(super) struct Publisher {
     /// The promise, for those who judge a fence without asking for anything.
     record: watch::Sender<Option<LedgerRecord>>,
     metrics: Arc<LifecycleMetrics>,
+    #[cfg(test)]
+    published: Arc<std::sync::Mutex<Vec<AgentStatus>>>,
 }
 
 impl Publisher {
     pub(super) fn new(compute_id: ComputeId, boot_id: BootId, metrics: Arc<LifecycleMetrics>) -> Self {
         let status = AgentStatus::new(compute_id, boot_id, Utc::now());
-        Self { status: watch::Sender::new(status), record: watch::Sender::new(None), metrics }
+        Self {
+            #[cfg(test)]
+            published: Arc::new(std::sync::Mutex::new(vec![status.clone()])),
+            status: watch::Sender::new(status),
+            record: watch::Sender::new(None),
+            metrics,
+        }
+    }
+
+    /// Every document that is published, from the first on.
+    #[cfg(test)]
+    pub(super) fn published(&self) -> Arc<std::sync::Mutex<Vec<AgentStatus>>> {
+        Arc::clone(&self.published)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<AgentStatus> {
@@ -42,6 +56,8 @@ impl Publisher {
             }
             status.status_seq = before.status_seq + 1;
             self.metrics.show(status);
+            #[cfg(test)]
+            self.published.lock().unwrap().push(status.clone());
             true
         });
     }
