@@ -8,6 +8,8 @@ mod execute;
 mod metrics;
 mod plan;
 mod quote;
+#[cfg(test)]
+mod round_trip;
 mod settings;
 
 pub use execute::{ObjectFailure, Outcome, apply_catalog};
