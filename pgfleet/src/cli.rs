@@ -41,11 +41,27 @@ pub enum Noun {
         #[command(subcommand)]
         verb: ComputeVerb,
     },
+    /// Show what a spec would do, without doing it: verdict, settings by class, changes in words.
+    Plan(PlanArgs),
     /// Run a whole cluster on this machine.
     Local {
         #[command(subcommand)]
         verb: LocalVerb,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// With --compute: a spec's JSON. Without: newline-delimited JSON as POST /control/v1/compute/apply takes it, like
+    /// {"compute_id": "orders", "spec": {…}}. - reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The compute that the spec is meant for; may be given more than once.
+    #[arg(long = "compute", value_name = "ID")]
+    pub computes: Vec<ComputeId>,
+    /// Show settings that keep their value as well.
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Debug, Subcommand)]

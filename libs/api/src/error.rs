@@ -48,6 +48,8 @@ pub enum ErrorCode {
     InvalidState,
     /// The spec could not be applied; phase and object are in the status.
     ApplyFailed,
+    /// The agent of the compute cannot be reached, or does not answer as one.
+    AgentAway,
     /// This member does not lead; `leader` names who does, if known.
     NoLeader,
     /// This member has stepped down or is about to.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use pgfleet_api::agent::ConfigureRequest;
 use pgfleet_api::compute::Observed;
+use pgfleet_api::plan::PlanResponse;
 use pgfleet_api::{ComputeId, ErrorCode, Fence};
 use pgfleet_clients::agent::{AgentClient, AgentError};
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
@@ -68,6 +69,14 @@ impl Agents {
         drop(place);
         self.metrics.pushed(outcome(&answer), begun.elapsed());
         answer.map(Observed::from)
+    }
+
+    /// Asks the agent what a spec would do. It takes no place of a push or a probe: whoever asks has a limit of his own.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+        self.client.plan(url, spec).await
     }
 
     /// Asks the agent what it is.

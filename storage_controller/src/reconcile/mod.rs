@@ -8,6 +8,7 @@
 mod engine;
 mod metrics;
 mod pass;
+mod preview;
 mod quarantine;
 mod scan;
 mod waker;
@@ -15,5 +16,6 @@ mod waker;
 pub use engine::{Engine, Settings};
 pub use metrics::{ReconcileMetrics, Room};
 pub use pass::MayAct;
+pub use preview::Preview;
 pub use quarantine::{Quarantine, Tools};
 pub use waker::Waker;

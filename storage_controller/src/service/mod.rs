@@ -7,6 +7,7 @@
 mod apply;
 mod compute;
 mod controller;
+mod dry_run;
 mod error;
 mod metrics;
 mod rules;
@@ -20,6 +21,7 @@ use pgfleet_persistence::{Database, Writer};
 use tokio::sync::watch;
 
 pub use compute::WAIT_S;
+pub use dry_run::Foreseen;
 pub use error::{ServiceError, StepDownRefusal, TakeOverRefusal};
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
@@ -28,7 +30,7 @@ pub use watching::Watching;
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
 use crate::observe::Snapshot;
-use crate::reconcile::{Quarantine, Waker};
+use crate::reconcile::{Preview, Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -40,6 +42,8 @@ pub struct Leading {
     pub snapshot: Snapshot,
     /// The engine's nudge.
     pub waker: Waker,
+    /// Asks agents what a spec would do.
+    pub preview: Preview,
     /// Number of the last change that is committed.
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.
