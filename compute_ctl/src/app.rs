@@ -31,6 +31,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::report::{MonitorTask, ReportMetrics};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -121,6 +122,7 @@ pub struct App {
     root: TaskGroup,
     driver: Driver,
     handle: Handle,
+    monitor: MonitorTask,
     door: Door,
     layers: Layers,
     external: Listener,
@@ -173,8 +175,13 @@ impl App {
             restart_postgres: config.args.restart_postgres,
             exit_on_failure: config.args.exit_on_failure,
         };
-        let (driver, handle) =
-            Driver::new(options, ledger, postgres, (Arc::clone(&lifecycle_metrics), Arc::clone(&apply_metrics)));
+        let (driver, handle) = Driver::new(
+            options,
+            ledger,
+            postgres.clone(),
+            (Arc::clone(&lifecycle_metrics), Arc::clone(&apply_metrics)),
+        );
+        let (monitor, watched) = MonitorTask::new(postgres, handle.clone());
         let http_metrics = Arc::new(HttpMetrics::with_routes(&http::ROUTES));
         let page = Metrics {
             agent: AgentMetrics {
@@ -182,6 +189,7 @@ impl App {
                 lifecycle: lifecycle_metrics,
                 apply: apply_metrics,
                 postgres: postgres_metrics,
+                report: ReportMetrics(watched.clone()),
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
@@ -189,6 +197,7 @@ impl App {
         };
         let door = Door {
             handle: handle.clone(),
+            monitor: watched,
             compute_id: config.compute_id.clone(),
             verifier,
             keys_from_config,
@@ -204,7 +213,7 @@ impl App {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
         let pull = control_plane(&config)?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, _lock: lock })
+        Ok(Self { root, driver, handle, monitor, door, layers, external, internal, pull, config, boot_id, _lock: lock })
     }
 
     /// Runs until the end.
@@ -224,6 +233,8 @@ impl App {
             let pull = lifecycle::pull(client, self.config.compute_id, self.handle, driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
+        let report = root.child("report");
+        report.spawn("compute_monitor", Kind::Worker, self.monitor.run(report.token()));
         root.token().cancelled().await;
         driver.stop().await;
         if let Err(names) = root.stop_within(END_LIMIT).await {

@@ -22,6 +22,7 @@ use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::{Layers, finish};
 
 use crate::lifecycle::Handle;
+use crate::report::Monitor;
 
 /// Largest spec that is read.
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
@@ -37,6 +38,8 @@ pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
 pub struct Door {
     /// The driver.
     pub handle: Handle,
+    /// What is known of the use of PostgreSQL.
+    pub monitor: Monitor,
     /// This compute.
     pub compute_id: ComputeId,
     /// Checks tokens; none where no keys are given and only the loopback interface is listened on.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgfleet_api::{Fence, Generation, SpecHash};
+use pgfleet_api::{ComputeId, Fence, Generation, SpecHash};
 use pgfleet_domain::fence::{self, Admission, LedgerRecord, Verdict};
 use pgfleet_domain::spec;
 use serde_json::Value;
@@ -60,6 +60,21 @@ pub(super) async fn admit(
         }
         Verdict::Accept => take(tools, ledger, configure, fence, record, server_runs).await,
     }
+}
+
+/// Judges the fence of an action that is no spec: it must know what the ledger holds, from a leadership that has not ended.
+pub(super) async fn prove(own: &ComputeId, ledger: &mut Ledger, fence: &Fence) -> Result<(), Refusal> {
+    let known = ledger.entry().record.clone();
+    let Admission { verdict, record } = fence::admit(own, known.as_ref(), fence);
+    if let Some(raised) = raised(known.as_ref(), record.as_ref()) {
+        ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
+    }
+    let refusal = match verdict {
+        Verdict::AlreadyAccepted => return Ok(()),
+        Verdict::Refuse(refusal) => refusal,
+        Verdict::Accept => fence::Refusal::Conflict,
+    };
+    Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
 }
 
 /// What the ledger holds already, under the higher term that a request has brought.

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Decision, admit, prepare};
+use super::admission::{Decision, admit, prepare, prove};
 use super::handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal, Request};
 use super::metrics::{ConfigureOutcome, LifecycleMetrics};
 use super::publish::Publisher;
@@ -129,7 +129,7 @@ impl Driver {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (metrics, apply_metrics) = metrics;
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch());
+        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec());
         let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics };
         let driver = Self {
             options,
@@ -214,7 +214,7 @@ impl Driver {
 
     fn begin_at_start(&mut self, prepared: Arc<Prepared>, kept: Option<Kept>) {
         self.publisher.show_ledger(self.ledger.entry());
-        self.publisher.update(|status| status.ignored_fields.clone_from(&prepared.ignored_fields));
+        self.publisher.took(&prepared);
         self.begin(Job { order: Order::Apply(prepared), via: Via::Init, kept, waiters: Vec::new(), tries: 0 });
     }
 
@@ -237,6 +237,12 @@ impl Driver {
                 // A caller that went away has its spec applied all the same.
                 let _ = reply.send(answer);
             }
+            Request::Prove { fence, reply } => {
+                let answer = prove(&self.tools.compute_id, &mut self.ledger, &fence).await;
+                self.publisher.show_ledger(self.ledger.entry());
+                // Whoever does not wait for it does not act on it either.
+                let _ = reply.send(answer);
+            }
             Request::Terminate { mode, reply } => self.on_terminate(mode, reply),
         }
     }
@@ -251,8 +257,8 @@ impl Driver {
             Decision::Repeated => Ok(Admitted { outcome: self.join_job(&configure) }),
             Decision::Take(prepared) => {
                 let (waiter, outcome) = oneshot::channel();
+                self.publisher.took(&prepared);
                 self.publisher.update(|status| {
-                    status.ignored_fields.clone_from(&prepared.ignored_fields);
                     if self.state == ComputeState::Empty {
                         status.start_time = Utc::now();
                     }

@@ -4,25 +4,39 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use pgfleet_api::agent::AgentStatus;
+use pgfleet_api::spec::ComputeSpec;
 use pgfleet_api::{BootId, ComputeId};
 use tokio::sync::watch;
 
 use super::metrics::LifecycleMetrics;
+use super::work::Prepared;
 use crate::ledger::Entry;
 
 pub(super) struct Publisher {
     status: watch::Sender<AgentStatus>,
+    spec: watch::Sender<Option<ComputeSpec>>,
     metrics: Arc<LifecycleMetrics>,
 }
 
 impl Publisher {
     pub(super) fn new(compute_id: ComputeId, boot_id: BootId, metrics: Arc<LifecycleMetrics>) -> Self {
         let status = AgentStatus::new(compute_id, boot_id, Utc::now());
-        Self { status: watch::Sender::new(status), metrics }
+        Self { status: watch::Sender::new(status), spec: watch::Sender::default(), metrics }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<AgentStatus> {
         self.status.subscribe()
+    }
+
+    /// The spec that was taken last.
+    pub(super) fn watch_spec(&self) -> watch::Receiver<Option<ComputeSpec>> {
+        self.spec.subscribe()
+    }
+
+    /// Shows a spec that was taken.
+    pub(super) fn took(&self, prepared: &Prepared) {
+        self.spec.send_replace(Some(prepared.spec.clone()));
+        self.update(|status| status.ignored_fields.clone_from(&prepared.ignored_fields));
     }
 
     /// Changes the document. Nothing is published where nothing changed.

@@ -6,6 +6,7 @@
 mod conf;
 mod link;
 mod metrics;
+mod monitor_link;
 mod pidfile;
 mod programs;
 mod run_as;
