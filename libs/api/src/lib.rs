@@ -12,6 +12,7 @@ pub mod controller;
 pub mod error;
 pub mod headers;
 pub mod ids;
+pub mod policy;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};

@@ -5,6 +5,7 @@
 mod agents;
 mod rolling_restart;
 mod stale_push;
+mod suspend;
 
 use pgfleet_api::compute::{RegisterCompute, WaitOutcome, WaitResult};
 use pgfleet_clients::controller::ControllerClient;
