@@ -151,9 +151,10 @@ async fn it_ends_only_if_it_is_idle() {
     let Some(mut compute) = running(json!([]), json!([])).await else { return };
     let mut tasks = JoinSet::new();
     let client = login(&compute, "shop", &mut tasks).await;
+    compute.until("idle", |status| status["activity"]["idle_for_ms"].as_u64() >= Some(600)).await;
     client.batch_execute("BEGIN").await.unwrap();
-    // At once, before any look of its own could have seen the transaction.
-    let (code, error) = compute.post("/terminate?mode=fast&if_idle_ms=1", "").await;
+    // At once: what it knew was that nobody had used it for so long.
+    let (code, error) = compute.post("/terminate?mode=fast&if_idle_ms=500", "").await;
     assert_eq!((code, &error["code"]), (412, &json!("not_idle")), "{error}");
     client.batch_execute("COMMIT").await.unwrap();
     let (code, error) = compute.post("/terminate?mode=fast&if_idle_ms=60000", "").await;
