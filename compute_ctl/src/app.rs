@@ -32,6 +32,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::report::{MonitorTask, ReportMetrics};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -122,6 +123,7 @@ pub struct App {
     root: TaskGroup,
     driver: Driver,
     handle: Handle,
+    monitor: MonitorTask,
     door: Door,
     layers: Layers,
     external: Listener,
@@ -170,7 +172,7 @@ impl App {
             pace: lifecycle::Pace::default(),
         };
         let tools = Tools {
-            postgres,
+            postgres: postgres.clone(),
             compute_id: config.compute_id.clone(),
             metrics: Arc::clone(&apply_metrics),
             numbers: Arc::clone(&lifecycle_metrics),
@@ -178,6 +180,7 @@ impl App {
             source: source(&config, pull.as_ref()),
         };
         let (driver, handle) = Driver::new(options, ledger, tools, Arc::clone(&lifecycle_metrics));
+        let (monitor, watched) = MonitorTask::new(postgres, handle.clone());
         let pull = pull.map(|client| (client, Arc::clone(&lifecycle_metrics)));
         let http_metrics = Arc::new(HttpMetrics::with_routes(&http::ROUTES));
         let page = Metrics {
@@ -186,6 +189,7 @@ impl App {
                 lifecycle: lifecycle_metrics,
                 apply: apply_metrics,
                 postgres: postgres_metrics,
+                report: ReportMetrics(watched.clone()),
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
@@ -194,6 +198,7 @@ impl App {
         let door = Door {
             handle: handle.clone(),
             preview: Arc::new(driver.preview()),
+            monitor: watched,
             compute_id: config.compute_id.clone(),
             verifier,
             keys_from_config,
@@ -208,7 +213,21 @@ impl App {
         let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, log, _lock: lock })
+        Ok(Self {
+            root,
+            driver,
+            handle,
+            monitor,
+            door,
+            layers,
+            external,
+            internal,
+            pull,
+            config,
+            boot_id,
+            log,
+            _lock: lock,
+        })
     }
 
     /// Runs until the end.
@@ -231,6 +250,8 @@ impl App {
             let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
+        let report = root.child("report");
+        report.spawn("compute_monitor", Kind::Worker, self.monitor.run(report.token()));
         root.token().cancelled().await;
         driver.stop().await;
         log_end.cancel();

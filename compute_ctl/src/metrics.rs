@@ -13,6 +13,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 use crate::apply::ApplyMetrics;
 use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
+use crate::report::ReportMetrics;
 
 /// The page.
 #[derive(MetricGroup)]
@@ -40,6 +41,9 @@ pub struct AgentMetrics {
     /// The body.
     #[metric(namespace = "postgres")]
     pub postgres: Arc<PostgresMetrics>,
+    /// The voice.
+    #[metric(flatten)]
+    pub report: ReportMetrics,
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,

@@ -78,7 +78,7 @@ impl World {
         let waits = self.dice.below(4) == 0;
         let pending_restart = if waits { vec!["max_connections".to_owned()] } else { Vec::new() };
         let postgres = Some(PostgresInfo { pid: 7, version: "15.0".into(), port: 5432 });
-        Effect { pending_restart, postgres }
+        Effect { pending_restart, postgres, lsn: None }
     }
 
     fn detail(&self) -> ErrorDetail {

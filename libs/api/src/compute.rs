@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
+use crate::policy::Policy;
 
 /// `PUT /control/v1/compute/{id}`: register a compute or change it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -116,9 +117,12 @@ pub struct ComputeView {
     /// Set while the compute is left alone because work on it panicked too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
+    /// How far the leader may go with it by itself.
+    #[serde(default)]
+    pub policy: Policy,
     /// When this compute was registered.
     pub created_at: DateTime<Utc>,
-    /// When its spec or registration last changed.
+    /// When its spec, registration or policy last changed.
     pub updated_at: DateTime<Utc>,
 }
 

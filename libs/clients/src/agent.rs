@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use pgfleet_api::agent::{AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateResponse};
+use pgfleet_api::agent::{
+    AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateRequest, TerminateResponse,
+};
 use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ErrorBody, FenceMark};
+use pgfleet_api::{ErrorBody, Fence, FenceMark};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -188,6 +190,18 @@ impl AgentClient {
     /// See [`AgentError`].
     pub async fn terminate(&self, url: &str, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
         let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request, self.timeouts.terminate).await
+    }
+
+    /// Asks the agent to stop PostgreSQL for good if nobody has used it for so long. Its own look decides: it refuses with
+    /// `not_idle`.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn suspend(&self, url: &str, fence: Fence, idle: Duration) -> Result<TerminateResponse, AgentError> {
+        let query = [("mode", "fast".to_owned()), ("if_idle_ms", idle.as_millis().to_string())];
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&query);
+        let request = request.json(&TerminateRequest { fence: Some(fence) });
         self.call(url, request, self.timeouts.terminate).await
     }
 

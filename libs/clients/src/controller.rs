@@ -20,6 +20,7 @@ use pgfleet_api::agent::PullResponse;
 use pgfleet_api::bulk::{ApplyLine, ApplyResult};
 use pgfleet_api::compute::{ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult};
 use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList, TakeOverRequest, TakeOverResponse, TermList};
+use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, Generation};
 use reqwest::Method;
 use serde_json::Value;
@@ -269,6 +270,20 @@ impl ControllerClient {
         ask.target = Target::Wait { until: Instant::now() + timeout };
         ask.query.extend(generation.map(|generation| ("generation", generation.to_string())));
         self.fetch(ask).await
+    }
+
+    /// Changes how far the leader may go with a compute by itself. `reason` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn put_policy(
+        &self,
+        id: &ComputeId,
+        policy: &PutPolicy,
+        reason: Option<&str>,
+    ) -> Result<ComputeView, ControllerError> {
+        let ask = Ask::put(&compute_path(id, "/policy"), policy, Resend::Always)?;
+        self.fetch(Ask { reason: reason.map(ToOwned::to_owned), ..ask }).await
     }
 
     /// Forgets a compute and leaves it running.

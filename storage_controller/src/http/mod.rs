@@ -70,7 +70,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 19] = [
+pub const ROUTES: [&str; 20] = [
     "/live",
     "/ready",
     "/leader",
@@ -86,6 +86,7 @@ pub const ROUTES: [&str; 19] = [
     "/control/v1/compute",
     "/control/v1/compute/{compute_id}",
     "/control/v1/compute/{compute_id}/spec",
+    "/control/v1/compute/{compute_id}/policy",
     "/control/v1/compute/{compute_id}/wait",
     "/control/v1/compute/apply",
     "/control/v1/watch",
@@ -154,6 +155,7 @@ fn writes() -> OpenApiRouter<Door> {
     OpenApiRouter::new()
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
+        .routes(routes!(compute::put_policy))
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))

@@ -6,6 +6,7 @@ mod agents;
 mod dry_run;
 mod rolling_restart;
 mod stale_push;
+mod suspend;
 
 use pgfleet_api::compute::{RegisterCompute, WaitOutcome, WaitResult};
 use pgfleet_clients::controller::ControllerClient;

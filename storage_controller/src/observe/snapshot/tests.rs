@@ -18,6 +18,7 @@ fn record(n: u32, generation: i64, change_seq: i64) -> ComputeRecord {
         generation: Generation(generation),
         spec: None,
         spec_hash: None,
+        policy: pgfleet_api::policy::Policy::default(),
         change_seq,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
