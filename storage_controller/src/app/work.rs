@@ -112,7 +112,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         tasks: from.tasks.clone(),
         panics: from.panics.clone(),
     });
-    let term = mandate.term.term();
+    let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
@@ -132,7 +132,8 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     following.spawn("sweep", Kind::Vital, looking);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
-    from.office.open(Leading { term, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine });
+    let leading = Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine };
+    from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),

@@ -4,6 +4,7 @@
 
 mod agents;
 mod dry_run;
+mod pull;
 mod rolling_restart;
 mod stale_push;
 mod suspend;
