@@ -110,6 +110,7 @@ impl ExitCode for AppError {
             Self::Storage(error) => match error {
                 StorageError::NotOurs { .. } | StorageError::Other { .. } | StorageError::Marker { .. } => NOT_OURS,
                 StorageError::Io { .. } | StorageError::Initdb { .. } => FAILED,
+                StorageError::Primary(_) | StorageError::Password(_) | StorageError::Backup { .. } => FAILED,
             },
             Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) => FAILED,
             Self::Vital(_) | Self::Runtime(_) => FAILED,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use pgfleet_api::ComputeId;
+use pgfleet_domain::percent;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
 use pgfleet_runtime::traces::TraceArgs;
 use serde_json::Value;
@@ -169,7 +170,7 @@ impl FromStr for Connstr {
         if !matches!(url.scheme(), "postgresql" | "postgres") {
             return Err(ConfigError::Connstr("it does not begin with postgresql://"));
         }
-        let decode = |part: &str| percent_decode(part).ok_or(ConfigError::Connstr("it has a broken %-escape"));
+        let decode = |part: &str| percent::decode(part).ok_or(ConfigError::Connstr("it has a broken %-escape"));
         let superuser = decode(url.username())?;
         if superuser.is_empty() || superuser.len() > 63 || superuser.starts_with("pg_") {
             return Err(ConfigError::Connstr("it names no user that PostgreSQL can have"));
@@ -184,20 +185,6 @@ impl FromStr for Connstr {
         }
         Ok(Self { superuser, port, database })
     }
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let hex = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
 /// Flags that passed.

@@ -8,3 +8,5 @@ mod crashes;
 mod ends;
 #[path = "body/log.rs"]
 mod log;
+#[path = "body/replica.rs"]
+mod replica;

@@ -7,6 +7,7 @@ mod answer;
 mod auth;
 mod configure;
 mod metrics;
+mod promote;
 mod spec;
 mod status;
 mod terminate;
@@ -27,7 +28,7 @@ use crate::lifecycle::Handle;
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Route templates, for the metrics.
-pub const ROUTES: [&str; 5] = ["/status", "/configure", "/spec", "/terminate", "/metrics"];
+pub const ROUTES: [&str; 6] = ["/status", "/configure", "/spec", "/terminate", "/promote", "/metrics"];
 
 /// Makes a page of metrics.
 pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
@@ -55,6 +56,7 @@ pub fn external(door: Door, layers: Layers) -> Router {
         .route("/configure", post(configure::post))
         .route("/spec", post(spec::post))
         .route("/terminate", post(terminate::post))
+        .route("/promote", post(promote::post))
         .route_layer(from_fn_with_state(door.clone(), auth::guard))
         .with_state(door);
     // The agent's shape of an error is written last, so that it also covers what the layers answer themselves.

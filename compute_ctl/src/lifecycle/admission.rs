@@ -8,6 +8,7 @@ use pgfleet_domain::spec;
 use serde_json::Value;
 
 use super::handle::{Configure, Origin, Refusal};
+use super::promote;
 use super::work::{Prepared, Tools};
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
@@ -43,7 +44,7 @@ pub(super) async fn admit(
             }
             return Err(Refusal::FenceRequired { highest });
         }
-        let prepared = prepare(tools, &configure.spec, server_runs).await?;
+        let prepared = promote::prepare_for(tools, configure, server_runs).await?;
         let entry = accepted(ledger.entry(), None, None, &configure.spec, spec::spec_hash(&configure.spec));
         ledger.keep(entry).await?;
         return Ok(Decision::Take(prepared));
@@ -54,6 +55,10 @@ pub(super) async fn admit(
         ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
     }
     match verdict {
+        Verdict::AlreadyAccepted if promote::is_another_try(tools, ledger.entry(), configure) => {
+            // The same fence again brings no new record: the promise of before stands.
+            take(tools, ledger, configure, fence, ledger.entry().record.clone(), server_runs).await
+        }
         Verdict::AlreadyAccepted => Ok(Decision::Repeated),
         Verdict::Refuse(refusal) => {
             Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
@@ -77,7 +82,7 @@ async fn take(
     record: Option<LedgerRecord>,
     server_runs: bool,
 ) -> Result<Decision, Refusal> {
-    match prepare(tools, &configure.spec, server_runs).await {
+    match promote::prepare_for(tools, configure, server_runs).await {
         Ok(prepared) => {
             let generation = Some(fence.generation);
             let entry = accepted(ledger.entry(), record, generation, &configure.spec, fence.spec_hash.clone());
@@ -130,5 +135,5 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
         }
         CheckError::Run(_) => Refusal::Unable(pgfleet_runtime::exit::chain(&error)),
     })?;
-    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings }))
+    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings, promote: None }))
 }

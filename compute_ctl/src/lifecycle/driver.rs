@@ -18,7 +18,7 @@ use pgfleet_api::{BootId, ComputeId, Lsn};
 use pgfleet_clients::retry::Backoff;
 use pgfleet_domain::lifecycle::{Event, transition};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -131,8 +131,9 @@ impl Driver {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (metrics, apply_metrics) = metrics;
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch());
-        let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics };
+        let promotion = watch::Sender::default();
+        let handle = Handle::new(sender, publisher.watch(), promotion.subscribe());
+        let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics, promotion };
         let driver = Self {
             options,
             tools,
@@ -162,6 +163,7 @@ impl Driver {
     /// The compute failed and the process is to end because of it.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), DriverError> {
         self.publisher.show_ledger(self.ledger.entry());
+        self.give_up_unfinished_promotion().await;
         self.begin_with_what_is_known().await;
         while self.failed.is_none() {
             let idle = self.running.is_none();

@@ -1,6 +1,6 @@
 //! How other rooms talk to the driver.
 
-use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
+use pgfleet_api::agent::{AgentStatus, ComputeState, PromoteState, TerminateMode};
 use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
 use serde_json::Value;
@@ -15,6 +15,8 @@ pub enum Origin {
     Pull,
     /// It was given at start.
     File,
+    /// It makes a replica a primary, once the log is replayed up to this position.
+    Promote(Lsn),
 }
 
 /// A spec to take.
@@ -79,6 +81,8 @@ pub enum Refusal {
         /// Why, in one line.
         msg: String,
     },
+    /// Only a replica can be promoted.
+    NotReplica,
     /// The compute is ending or has ended.
     Ending(ComputeState),
     /// The ledger could not be written, or PostgreSQL could not be asked; nothing was done.
@@ -97,11 +101,22 @@ pub(super) enum Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<AgentStatus>,
+    promotion: watch::Receiver<PromoteState>,
 }
 
 impl Handle {
-    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>) -> Self {
-        Self { requests, status }
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        status: watch::Receiver<AgentStatus>,
+        promotion: watch::Receiver<PromoteState>,
+    ) -> Self {
+        Self { requests, status, promotion }
+    }
+
+    /// How far the last promotion of this life of the agent is.
+    #[must_use]
+    pub fn promotion(&self) -> PromoteState {
+        self.promotion.borrow().clone()
     }
 
     /// What the driver has published last.

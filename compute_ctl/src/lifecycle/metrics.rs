@@ -29,6 +29,7 @@ enum Reason {
     FenceConflict,
     FenceRequired,
     InvalidSpec,
+    NotReplica,
     Ending,
     Unable,
 }
@@ -97,6 +98,7 @@ impl LifecycleMetrics {
             Refusal::Fence { refusal: Rule::Conflict, .. } => Reason::FenceConflict,
             Refusal::FenceRequired { .. } => Reason::FenceRequired,
             Refusal::Content { .. } => Reason::InvalidSpec,
+            Refusal::NotReplica => Reason::NotReplica,
             Refusal::Ending(_) | Refusal::Gone => Reason::Ending,
             Refusal::Unable(_) => Reason::Unable,
         };

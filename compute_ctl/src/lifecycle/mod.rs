@@ -14,6 +14,7 @@ mod driver;
 mod ends;
 mod handle;
 mod metrics;
+mod promote;
 mod publish;
 mod pull;
 mod work;

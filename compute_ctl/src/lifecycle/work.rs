@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 
-use pgfleet_api::agent::{ErrorDetail, PostgresInfo};
-use pgfleet_api::spec::ComputeSpec;
+use pgfleet_api::agent::{ErrorDetail, PostgresInfo, PromoteState};
+use pgfleet_api::spec::{ComputeMode, ComputeSpec};
 use pgfleet_api::{ComputeId, Lsn};
 use pgfleet_runtime::exit::chain;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::promote;
 use crate::apply::{ApplyMetrics, Setting, apply_catalog};
-use crate::postgres::{Postgres, Server, ServerError, render};
+use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
 use crate::storage;
 
 /// Syncing file by file makes the start after a crash take seconds.
@@ -23,6 +26,8 @@ pub(super) struct Prepared {
     pub(super) spec: ComputeSpec,
     pub(super) ignored_fields: Vec<String>,
     pub(super) settings: Vec<Setting>,
+    /// Make the replica a primary first, once it has replayed this much.
+    pub(super) promote: Option<Lsn>,
 }
 
 /// What the work needs.
@@ -31,6 +36,8 @@ pub(super) struct Tools {
     pub(super) postgres: Postgres,
     pub(super) compute_id: ComputeId,
     pub(super) metrics: Arc<ApplyMetrics>,
+    /// Tells how far a promotion is.
+    pub(super) promotion: watch::Sender<PromoteState>,
 }
 
 /// What is to be done.
@@ -72,11 +79,11 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    fn place(phase: &str, error: &dyn std::error::Error) -> Self {
+    pub(super) fn place(phase: &str, error: &dyn std::error::Error) -> Self {
         Self::Place(ErrorDetail { phase: phase.to_owned(), object: None, sqlstate: None, message: chain(error) })
     }
 
-    fn connect(error: &crate::postgres::LinkError) -> Self {
+    pub(super) fn connect(error: &crate::postgres::LinkError) -> Self {
         Self::place("connect", error)
     }
 }
@@ -94,7 +101,14 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, order: Order, 
             tools.postgres.end_orphans().await;
             Ok(Effect { lsn: tools.postgres.stopped_at().await, ..Effect::default() })
         }
-        Order::Apply(prepared) => until(&cancel, bring(&tools, &mut server, Some(&prepared))).await,
+        Order::Apply(prepared) => {
+            let begun = Instant::now();
+            let result = until(&cancel, bring(&tools, &mut server, Some(&prepared))).await;
+            if prepared.promote.is_some() {
+                promote::tell_end(&tools, begun.elapsed(), &result);
+            }
+            result
+        }
         Order::Start => until(&cancel, bring(&tools, &mut server, None)).await,
     };
     Done { server, result }
@@ -110,7 +124,11 @@ async fn until<T>(cancel: &CancellationToken, work: impl Future<Output = Result<
 
 async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepared>) -> Result<Effect, Failure> {
     let postgres = &tools.postgres;
-    storage::ensure(postgres, &tools.compute_id).await.map_err(|error| Failure::place("storage", &error))?;
+    if let Some(prepared) = wanted {
+        storage::fits(&postgres.options().data_dir, &prepared.spec, prepared.promote.is_some()).map_err(unfit)?;
+    }
+    let spec = wanted.map(|prepared| &prepared.spec);
+    storage::ensure(postgres, &tools.compute_id, spec).await.map_err(|error| Failure::place("storage", &error))?;
     if let Some(running) = server
         && running.is_gone().await
     {
@@ -119,10 +137,11 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
+    if let Some(lsn) = wanted.and_then(|prepared| prepared.promote) {
+        promote::carry_out(tools, server, lsn).await?;
+    }
     if let Some(prepared) = wanted {
-        postgres
-            .write_conf(&render(&effective(&prepared.settings)))
-            .map_err(|error| Failure::place("settings", &error))?;
+        write_conf(tools, prepared).map_err(|error| Failure::place("settings", &error))?;
     }
     if server.is_none() {
         start(postgres, server).await?;
@@ -132,6 +151,7 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     let mut failures = Vec::new();
     if let Some(prepared) = wanted
         && !prepared.spec.skip_pg_catalog_updates
+        && prepared.spec.mode == ComputeMode::Primary
     {
         let outcome = apply_catalog(postgres, &prepared.spec, &tools.metrics).await;
         failures = outcome.map_err(|error| Failure::connect(&error))?.failures;
@@ -154,6 +174,25 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     }
 }
 
+/// The state of the place is at fault, and it may be changed without a word to the agent.
+fn unfit(unfit: storage::Unfit) -> Failure {
+    let (phase, object) = ("mode".to_owned(), Some(unfit.path.to_owned()));
+    Failure::Place(ErrorDetail { phase, object, sqlstate: None, message: unfit.msg })
+}
+
+/// Writes the agent's configuration; for a replica with what it needs to follow its primary.
+fn write_conf(tools: &Tools, prepared: &Prepared) -> Result<(), ConfError> {
+    let postgres = &tools.postgres;
+    let mut settings = effective(&prepared.settings);
+    match storage::Primary::of(&prepared.spec) {
+        Ok(primary) if prepared.spec.mode == ComputeMode::Replica => {
+            settings.extend(storage::follow(postgres, &primary, &tools.compute_id)?);
+        }
+        Ok(_) | Err(_) => storage::forget(postgres),
+    }
+    postgres.write_conf(&render(&settings))
+}
+
 /// The agent's own defaults, then the spec: the last of a name wins.
 fn effective(settings: &[Setting]) -> Vec<(String, String)> {
     let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -161,7 +200,7 @@ fn effective(settings: &[Setting]) -> Vec<(String, String)> {
 }
 
 /// Starts the server; where it does not start with a new configuration, with the last one that it ran with.
-async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), Failure> {
+pub(super) async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), Failure> {
     let failed = match try_start(postgres, server).await {
         Ok(()) => return Ok(()),
         Err(failed) => failed,
@@ -185,7 +224,7 @@ async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(
     ready
 }
 
-async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
+pub(super) async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
     let pending_restart = postgres.pending_restart().await.map_err(|error| Failure::connect(&error))?;
     let postgres = server.map(|server| PostgresInfo {
         pid: server.pid(),

@@ -12,6 +12,7 @@ mod metrics;
 mod orphans;
 mod pidfile;
 mod programs;
+mod promote;
 mod run_as;
 mod server;
 
@@ -26,6 +27,7 @@ pub use link::LinkError;
 pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
+pub use promote::PromoteError;
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
 
