@@ -247,6 +247,9 @@ impl App {
     fn announce_ports(&self) -> Result<(), AppError> {
         let (external, internal) = (self.external.local_addr(), self.internal.local_addr());
         tracing::info!(compute_id = %self.config.compute_id, %external, %internal, "listening");
+        for flag in self.config.args.accepted.given() {
+            tracing::warn!("{flag} is accepted and has no effect");
+        }
         let Some(path) = &self.config.args.port_file else { return Ok(()) };
         let ports = [("external_http", external.port()), ("internal_http", internal.port())];
         let content = PortFile {

@@ -10,3 +10,5 @@ mod ends;
 mod log;
 #[path = "body/replica.rs"]
 mod replica;
+#[path = "body/start.rs"]
+mod start;
