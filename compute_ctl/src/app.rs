@@ -111,6 +111,7 @@ impl ExitCode for AppError {
             Self::Storage(error) => match error {
                 StorageError::NotOurs { .. } | StorageError::Other { .. } | StorageError::Marker { .. } => NOT_OURS,
                 StorageError::Io { .. } | StorageError::Initdb { .. } => FAILED,
+                StorageError::Primary(_) | StorageError::Password(_) | StorageError::Backup { .. } => FAILED,
             },
             Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) => FAILED,
             Self::Vital(_) | Self::Runtime(_) => FAILED,
@@ -178,6 +179,7 @@ impl App {
             numbers: Arc::clone(&lifecycle_metrics),
             pauses,
             source: source(&config, pull.as_ref()),
+            promotion: tokio::sync::watch::Sender::default(),
         };
         let (driver, handle) = Driver::new(options, ledger, tools, Arc::clone(&lifecycle_metrics));
         let (monitor, watched) = MonitorTask::new(postgres, handle.clone());
@@ -266,6 +268,9 @@ impl App {
     fn announce_ports(&self) -> Result<(), AppError> {
         let (external, internal) = (self.external.local_addr(), self.internal.local_addr());
         tracing::info!(compute_id = %self.config.compute_id, %external, %internal, "listening");
+        for flag in self.config.args.accepted.given() {
+            tracing::warn!("{flag} is accepted and has no effect");
+        }
         let Some(path) = &self.config.args.port_file else { return Ok(()) };
         let ports = [("external_http", external.port()), ("internal_http", internal.port())];
         let content = PortFile {

@@ -1,11 +1,14 @@
 //! Flags, read once into typed values. What cannot be used is refused here with one line.
 
+mod accepted;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Parser;
 use pgfleet_api::ComputeId;
+use pgfleet_domain::percent;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
 use pgfleet_runtime::traces::TraceArgs;
 use serde_json::Value;
@@ -32,6 +35,9 @@ pub struct Args {
     /// A bare spec to start with
     #[arg(short = 'S', long, value_name = "FILE", conflicts_with = "config")]
     pub spec_path: Option<PathBuf>,
+    /// A bare spec to start with, as JSON on the command line: a verifier in it can be seen by others on this machine
+    #[arg(short = 's', long, value_name = "JSON", conflicts_with_all = ["config", "spec_path"])]
+    pub spec: Option<String>,
     /// A spec and keys to start with: {"spec": …, "compute_ctl_config": …}
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -84,9 +90,18 @@ pub struct Args {
     /// Log as JSON
     #[arg(long)]
     pub log_json: bool,
+    /// Name of the control group that holds PostgreSQL; read where AUTOSCALING is set
+    #[arg(long, default_value = "neon-postgres", value_name = "NAME")]
+    pub cgroup: String,
+    /// Where an autoscaler connects; listened on where AUTOSCALING is set
+    #[arg(long, default_value = "0.0.0.0:10301", value_name = "ADDRESS")]
+    pub vm_monitor_addr: String,
     /// Where traces go
     #[command(flatten)]
     pub traces: TraceArgs,
+    /// What other agents know
+    #[command(flatten)]
+    pub accepted: accepted::Accepted,
 }
 
 /// A flag cannot be used.
@@ -170,7 +185,7 @@ impl FromStr for Connstr {
         if !matches!(url.scheme(), "postgresql" | "postgres") {
             return Err(ConfigError::Connstr("it does not begin with postgresql://"));
         }
-        let decode = |part: &str| percent_decode(part).ok_or(ConfigError::Connstr("it has a broken %-escape"));
+        let decode = |part: &str| percent::decode(part).ok_or(ConfigError::Connstr("it has a broken %-escape"));
         let superuser = decode(url.username())?;
         if superuser.is_empty() || superuser.len() > 63 || superuser.starts_with("pg_") {
             return Err(ConfigError::Connstr("it names no user that PostgreSQL can have"));
@@ -185,20 +200,6 @@ impl FromStr for Connstr {
         }
         Ok(Self { superuser, port, database })
     }
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let hex = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
 /// Flags that passed.
@@ -230,11 +231,11 @@ impl Config {
     /// # Errors
     /// The first flag that cannot be used.
     pub fn from_args(args: Args) -> Result<Self, ConfigError> {
-        let pgdata = absolute(&args.pgdata)?;
+        let named = absolute(&args.pgdata)?;
         let state_dir = match &args.state_dir {
             Some(dir) => absolute(dir)?,
             None => {
-                let mut beside = pgdata.as_os_str().to_owned();
+                let mut beside = named.as_os_str().to_owned();
                 beside.push(".pgfleet");
                 PathBuf::from(beside)
             }
@@ -258,7 +259,7 @@ impl Config {
         Ok(Self {
             compute_id: args.compute_id.parse().map_err(ConfigError::ComputeId)?,
             connstr: args.connstr.parse()?,
-            pgdata,
+            pgdata: behind_links(&named),
             state_dir,
             spec,
             jwks,
@@ -275,9 +276,28 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     Ok(path.components().collect())
 }
 
+/// Where a data directory really lies: one is made beside that place and renamed onto it, and a link is no such place.
+fn behind_links(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    match (path.read_link(), path.parent()) {
+        // A link whose end is not made yet.
+        (Ok(end), Some(parent)) => parent.join(end).components().collect(),
+        (Ok(_) | Err(_), _) => path.to_owned(),
+    }
+}
+
 type Given = (Option<Value>, Option<Value>);
 
 fn read_specs(args: &Args) -> Result<Given, ConfigError> {
+    if let Some(text) = &args.spec {
+        let path = Path::new("--spec");
+        let spec =
+            serde_json::from_str(text).map_err(|source| ConfigError::NotJson { path: path.to_owned(), source })?;
+        check(path, &spec)?;
+        return Ok((Some(spec), None));
+    }
     if let Some(path) = &args.spec_path {
         let spec = read_json(path)?;
         check(path, &spec)?;

@@ -8,3 +8,7 @@ mod crashes;
 mod ends;
 #[path = "body/log.rs"]
 mod log;
+#[path = "body/replica.rs"]
+mod replica;
+#[path = "body/start.rs"]
+mod start;

@@ -44,6 +44,11 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
         Refusal::Content { path, msg } => {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidBody, msg).at(path)
         }
+        Refusal::NotReplica => ApiError::new(
+            StatusCode::PRECONDITION_FAILED,
+            ErrorCode::InvalidState,
+            "only a compute that follows a primary can be promoted",
+        ),
         Refusal::Ending(state) => ApiError::new(
             StatusCode::PRECONDITION_FAILED,
             ErrorCode::InvalidState,

@@ -79,7 +79,7 @@ pub(super) async fn take(door: &Door, configure: Configure, limit: Duration) -> 
 }
 
 /// The path of a field counts from the body, and here the spec is one of its fields.
-fn below_spec(mut error: ApiError) -> ApiError {
+pub(super) fn below_spec(mut error: ApiError) -> ApiError {
     if let Some(path) = &mut error.body.path {
         *path = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
     }

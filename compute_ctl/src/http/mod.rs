@@ -8,6 +8,7 @@ mod auth;
 mod configure;
 mod metrics;
 mod plan;
+mod promote;
 mod refresh;
 mod spec;
 mod status;
@@ -30,8 +31,8 @@ use crate::report::Monitor;
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Route templates, for the metrics.
-pub const ROUTES: [&str; 7] =
-    ["/status", "/configure", "/plan", "/spec", "/terminate", "/metrics", "/refresh_configuration"];
+pub const ROUTES: [&str; 8] =
+    ["/status", "/configure", "/plan", "/spec", "/terminate", "/promote", "/metrics", "/refresh_configuration"];
 
 /// Makes a page of metrics.
 pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
@@ -64,6 +65,7 @@ pub fn external(door: Door, layers: Layers) -> Router {
         .route("/plan", post(plan::post))
         .route("/spec", post(spec::post))
         .route("/terminate", post(terminate::post))
+        .route("/promote", post(promote::post))
         .route_layer(from_fn_with_state(door.clone(), auth::guard))
         .with_state(door);
     // The agent's shape of an error is written last, so that it also covers what the layers answer themselves.

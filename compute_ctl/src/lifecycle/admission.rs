@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::body::{Body, Tools};
 use super::handle::{Configure, Origin, Refusal};
+use super::promote::is_another_try;
 use super::work::{Prepared, conf_text};
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
@@ -45,7 +46,7 @@ pub(super) async fn admit<B: Body>(
             }
             return Err(Refusal::FenceRequired { highest });
         }
-        let prepared = body.prepare(&configure.spec, server_runs).await?;
+        let prepared = body.prepare_for(configure, server_runs).await?;
         let entry = accepted(ledger.entry(), None, None, &configure.spec, spec::spec_hash(&configure.spec));
         ledger.keep(entry).await?;
         return Ok(Decision::Take(prepared));
@@ -56,6 +57,10 @@ pub(super) async fn admit<B: Body>(
         ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
     }
     match verdict {
+        Verdict::AlreadyAccepted if is_another_try(body, ledger.entry(), configure) => {
+            // The same fence again brings no new record: the promise of before stands.
+            take(body, ledger, configure, fence, ledger.entry().record.clone(), server_runs).await
+        }
         Verdict::AlreadyAccepted => Ok(Decision::Repeated),
         Verdict::Refuse(refusal) => {
             Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
@@ -94,7 +99,7 @@ async fn take<B: Body>(
     record: Option<LedgerRecord>,
     server_runs: bool,
 ) -> Result<Decision, Refusal> {
-    match body.prepare(&configure.spec, server_runs).await {
+    match body.prepare_for(configure, server_runs).await {
         Ok(prepared) => {
             let generation = Some(fence.generation);
             let entry = accepted(ledger.entry(), record, generation, &configure.spec, fence.spec_hash.clone());
@@ -133,7 +138,12 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
     let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
     let text = conf_text(&settings);
     if tools.postgres.is_checked(&text) {
-        return Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings }));
+        return Ok(Arc::new(Prepared {
+            spec: parsed.spec,
+            ignored_fields: parsed.ignored_fields,
+            settings,
+            promote: None,
+        }));
     }
     let mut classified = false;
     if server_runs {
@@ -158,5 +168,5 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
     if classified {
         tools.postgres.note_checked(text);
     }
-    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings }))
+    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings, promote: None }))
 }

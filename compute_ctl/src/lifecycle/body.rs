@@ -6,18 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgfleet_api::ComputeId;
-use pgfleet_api::agent::{Attachment, ConfigureRequest};
+use pgfleet_api::agent::{Attachment, ConfigureRequest, PromoteState};
 use pgfleet_clients::controller::ControllerClient;
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::Pauses;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::admission::prepare;
 use super::handle::{Configure, Origin, Refusal};
 use super::metrics::LifecycleMetrics;
+use super::promote;
 use super::work::{self, Done, Prepared, Stop, Task};
 use crate::apply::ApplyMetrics;
 use crate::postgres::{Postgres, Server};
+use crate::storage::is_standby;
 
 /// PostgreSQL, its files, and where specs come from.
 pub trait Body: Clone + Send + Sync + 'static {
@@ -26,6 +29,25 @@ pub trait Body: Clone + Send + Sync + 'static {
 
     /// Applies every rule that can refuse a spec before anything is written.
     fn prepare(&self, spec: &Value, server_runs: bool) -> impl Future<Output = Result<Arc<Prepared>, Refusal>> + Send;
+
+    /// The same for a spec that somebody hands in, with what its origin asks for.
+    fn prepare_for(
+        &self,
+        configure: &Configure,
+        server_runs: bool,
+    ) -> impl Future<Output = Result<Arc<Prepared>, Refusal>> + Send {
+        self.prepare(&configure.spec, server_runs)
+    }
+
+    /// Whether the data directory is a replica's.
+    fn is_standby(&self) -> bool {
+        false
+    }
+
+    /// Tells how far a promotion is.
+    fn promotion(&self) -> watch::Receiver<PromoteState> {
+        watch::Sender::default().subscribe()
+    }
 
     /// Does one thing from its begin to its end. It owns the server meanwhile and gives it back, also when it is stopped.
     fn work(
@@ -100,6 +122,8 @@ pub struct Tools {
     pub pauses: Pauses,
     /// Where specs come from.
     pub source: SpecSource,
+    /// Tells how far a promotion is.
+    pub promotion: watch::Sender<PromoteState>,
 }
 
 impl Body for Tools {
@@ -107,6 +131,18 @@ impl Body for Tools {
 
     async fn prepare(&self, spec: &Value, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
         prepare(self, spec, server_runs).await
+    }
+
+    async fn prepare_for(&self, configure: &Configure, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
+        promote::prepare_for(self, configure, server_runs).await
+    }
+
+    fn is_standby(&self) -> bool {
+        is_standby(&self.postgres.options().data_dir)
+    }
+
+    fn promotion(&self) -> watch::Receiver<PromoteState> {
+        self.promotion.subscribe()
     }
 
     fn work(

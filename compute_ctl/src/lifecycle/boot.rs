@@ -18,6 +18,7 @@ use crate::ledger::{Entry, Kept};
 impl<B: Body> Driver<B> {
     /// A spec from the command line, or the one the ledger has.
     pub(super) async fn begin_with_what_is_known(&mut self) {
+        self.give_up_unfinished_promotion().await;
         if let Some(spec) = self.options.spec.take() {
             if self.ledger.entry().record.is_none() {
                 self.begin_with_given(spec).await;
@@ -105,5 +106,10 @@ impl<B: Body> Driver<B> {
 /// The spec as it was accepted; its settings are in the configuration that was kept.
 fn read(kept: &Kept) -> Option<Arc<Prepared>> {
     let parsed = parse(&kept.spec).ok()?;
-    Some(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings: Vec::new() }))
+    Some(Arc::new(Prepared {
+        spec: parsed.spec,
+        ignored_fields: parsed.ignored_fields,
+        settings: Vec::new(),
+        promote: None,
+    }))
 }

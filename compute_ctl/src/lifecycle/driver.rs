@@ -187,7 +187,7 @@ impl<B: Body> Driver<B> {
     pub fn new(options: Options, ledger: Ledger, body: B, metrics: Arc<LifecycleMetrics>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec());
+        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec(), body.promotion());
         let (base, cap) = options.pace.pauses;
         let driver = Self {
             options,

@@ -1,6 +1,6 @@
 //! How other rooms talk to the driver.
 
-use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
+use pgfleet_api::agent::{AgentStatus, ComputeState, PromoteState, TerminateMode};
 use pgfleet_api::spec::ComputeSpec;
 use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
@@ -16,6 +16,8 @@ pub enum Origin {
     Pull,
     /// It was given at start.
     File,
+    /// It makes a replica a primary, once the log is replayed up to this position.
+    Promote(Lsn),
 }
 
 /// A spec to take.
@@ -80,6 +82,8 @@ pub enum Refusal {
         /// Why, in one line.
         msg: String,
     },
+    /// Only a replica can be promoted.
+    NotReplica,
     /// The compute is ending or has ended.
     Ending(ComputeState),
     /// There is nobody to ask for a spec.
@@ -103,6 +107,7 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<AgentStatus>,
     spec: watch::Receiver<Option<ComputeSpec>>,
+    promotion: watch::Receiver<PromoteState>,
 }
 
 impl Handle {
@@ -110,14 +115,21 @@ impl Handle {
         requests: mpsc::Sender<Request>,
         status: watch::Receiver<AgentStatus>,
         spec: watch::Receiver<Option<ComputeSpec>>,
+        promotion: watch::Receiver<PromoteState>,
     ) -> Self {
-        Self { requests, status, spec }
+        Self { requests, status, spec, promotion }
     }
 
     /// Whether the spec that was taken last asks for this feature.
     #[must_use]
     pub fn has_feature(&self, name: &str) -> bool {
         self.spec.borrow().as_ref().is_some_and(|spec| spec.features.iter().any(|feature| feature == name))
+    }
+
+    /// How far the last promotion of this life of the agent is.
+    #[must_use]
+    pub fn promotion(&self) -> PromoteState {
+        self.promotion.borrow().clone()
     }
 
     /// What the driver has published last.

@@ -17,6 +17,7 @@ mod ends;
 mod handle;
 mod metrics;
 mod preview;
+mod promote;
 mod publish;
 mod pull;
 #[cfg(test)]

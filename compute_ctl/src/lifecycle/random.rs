@@ -119,7 +119,7 @@ impl Body for World {
             return Err(Refusal::Unable("asked in vain".into()));
         }
         let parsed = parse(spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
-        Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: Vec::new(), settings: Vec::new() }))
+        Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: Vec::new(), settings: Vec::new(), promote: None }))
     }
 
     fn work(

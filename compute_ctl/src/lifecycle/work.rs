@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use pgfleet_api::Lsn;
 use pgfleet_api::agent::{AgentStatus, ErrorDetail, PostgresInfo};
-use pgfleet_api::spec::{ComputeSpec, OnFailure, RestartPolicy};
+use pgfleet_api::spec::{ComputeMode, ComputeSpec, OnFailure, RestartPolicy};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::PausePoint;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Tools;
+use super::promote;
 use crate::apply::{Outcome, Setting, apply_catalog};
-use crate::postgres::{Postgres, Server, ServerError, render};
+use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
 use crate::storage;
 
 /// Syncing file by file makes the start after a crash take seconds.
@@ -32,6 +34,8 @@ pub struct Prepared {
     pub ignored_fields: Vec<String>,
     /// Its settings.
     pub settings: Vec<Setting>,
+    /// Make the replica a primary first, once it has replayed this much.
+    pub promote: Option<Lsn>,
 }
 
 /// What is to be done.
@@ -124,11 +128,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn place(phase: &str, error: &dyn std::error::Error) -> Self {
+    pub(super) fn place(phase: &str, error: &dyn std::error::Error) -> Self {
         Self::Place(ErrorDetail { phase: phase.to_owned(), object: None, sqlstate: None, message: chain(error) })
     }
 
-    fn connect(error: &crate::postgres::LinkError) -> Self {
+    pub(super) fn connect(error: &crate::postgres::LinkError) -> Self {
         Self::place("connect", error)
     }
 }
@@ -147,12 +151,17 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, task: Task, st
             Ok(Effect { lsn: tools.postgres.stopped_at().await, ..Effect::default() })
         }
         Order::Apply(_) | Order::Start | Order::Restart => {
+            let begun = Instant::now();
             let bringing = bring(&tools, &mut server, &task, &stop);
-            tokio::select! {
+            let result = tokio::select! {
                 biased;
                 () = stop.end.cancelled() => Err(Failure::Cancelled),
                 result = bringing => result,
+            };
+            if matches!(&task.order, Order::Apply(prepared) if prepared.promote.is_some()) {
+                promote::tell_end(&tools, begun.elapsed(), &result);
             }
+            result
         }
     };
     Done { server, result }
@@ -164,7 +173,11 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
         Order::Apply(prepared) => Some(prepared.as_ref()),
         Order::Start | Order::Restart | Order::Stop => None,
     };
-    storage::ensure(postgres, &tools.compute_id).await.map_err(|error| Failure::place("storage", &error))?;
+    if let Some(prepared) = wanted {
+        storage::fits(&postgres.options().data_dir, &prepared.spec, prepared.promote.is_some()).map_err(unfit)?;
+    }
+    let spec = wanted.map(|prepared| &prepared.spec);
+    storage::ensure(postgres, &tools.compute_id, spec).await.map_err(|error| Failure::place("storage", &error))?;
     if let Some(running) = server
         && running.is_gone().await
     {
@@ -173,11 +186,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
+    if let Some(lsn) = wanted.and_then(|prepared| prepared.promote) {
+        promote::carry_out(tools, server, task, lsn).await?;
+    }
     let mut to_be_read = false;
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentBeforeApply).await;
-        let written = postgres.write_conf(&conf_text(&prepared.settings));
-        to_be_read = written.map_err(|error| Failure::place("settings", &error))?;
+        to_be_read = write_conf(tools, prepared).map_err(|error| Failure::place("settings", &error))?;
     }
     have_server(tools, server, task, wanted, to_be_read).await?;
     let mut failures = Vec::new();
@@ -199,6 +214,25 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
 /// The agent's configuration file for these settings.
 pub(super) fn conf_text(settings: &[Setting]) -> String {
     render(&effective(settings))
+}
+
+/// The state of the place is at fault, and it may be changed without a word to the agent.
+fn unfit(unfit: storage::Unfit) -> Failure {
+    let (phase, object) = ("mode".to_owned(), Some(unfit.path.to_owned()));
+    Failure::Place(ErrorDetail { phase, object, sqlstate: None, message: unfit.msg })
+}
+
+/// Writes the agent's configuration; for a replica with what it needs to follow its primary.
+fn write_conf(tools: &Tools, prepared: &Prepared) -> Result<bool, ConfError> {
+    let postgres = &tools.postgres;
+    let mut settings = effective(&prepared.settings);
+    match storage::Primary::of(&prepared.spec) {
+        Ok(primary) if prepared.spec.mode == ComputeMode::Replica => {
+            settings.extend(storage::follow(postgres, &primary, &tools.compute_id)?);
+        }
+        Ok(_) | Err(_) => storage::forget(postgres),
+    }
+    postgres.write_conf(&render(&settings))
 }
 
 /// The agent's own defaults, then the spec: the last of a name wins.
@@ -244,7 +278,7 @@ async fn have_server(
 /// Changes roles and databases, unless a newer spec has waited too long: then the statement under way is cut at the
 /// server too, so that nothing of the old spec goes on beside the new one.
 async fn roles_and_databases(tools: &Tools, spec: &ComputeSpec, stop: &Stop) -> Result<Vec<ErrorDetail>, Failure> {
-    if spec.skip_pg_catalog_updates {
+    if spec.skip_pg_catalog_updates || spec.mode != ComputeMode::Primary {
         return Ok(Vec::new());
     }
     let hands = tools.postgres.named(HANDS);
@@ -270,7 +304,7 @@ async fn roles_and_databases(tools: &Tools, spec: &ComputeSpec, stop: &Stop) -> 
 }
 
 /// Starts the server; where it does not start with a new configuration, goes back to what the last good spec says.
-async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Result<(), Failure> {
+pub(super) async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     let failed = match try_start(postgres, server).await {
         Ok(()) => return Ok(()),
@@ -315,7 +349,7 @@ async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(
     ready
 }
 
-async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
+pub(super) async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
     let pending_restart = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
     let postgres = server.map(|server| PostgresInfo {
         pid: server.pid(),

@@ -152,7 +152,11 @@ impl Postgres {
         }
     }
 
-    fn replace(&self, path: &Path, text: &str) -> Result<(), ConfError> {
+    /// Replaces a file of PostgreSQL's user that nobody else may read.
+    ///
+    /// # Errors
+    /// The file and what the system said.
+    pub(crate) fn replace(&self, path: &Path, text: &str) -> Result<(), ConfError> {
         let attempt = || -> std::io::Result<()> {
             let beside = path.with_extension("tmp");
             let mut file = File::create(&beside)?;

@@ -52,16 +52,26 @@ async fn run_initdb(postgres: &Postgres, fresh: &Path, locale: &str) -> Result<R
 /// The superuser comes in over the unix socket, whose directory is closed to others; everybody else shows a password.
 ///
 /// The method is called md5 and means: SCRAM for a role with a SCRAM verifier, MD5 for one that has only an MD5 hash.
-fn host_based_authentication(superuser: &str) -> String {
-    let superuser = superuser.replace('"', "\"\"");
+pub(super) fn host_based_authentication(superuser: &str) -> String {
+    let way_in = way_in(superuser);
+    let superuser = quoted(superuser);
     format!(
         "# Written by compute_ctl when it made this data directory; edits are kept.\n\
-         local  all          \"{superuser}\"  trust\n\
+         {way_in}\
          local  all          all  md5\n\
          host   all          all  all  md5\n\
-         local  replication  \"{superuser}\"  trust\n\
+         local  replication  {superuser}  trust\n\
          host   replication  all  all  md5\n"
     )
+}
+
+/// The line by which the agent comes in.
+pub(super) fn way_in(superuser: &str) -> String {
+    format!("local  all          {}  trust\n", quoted(superuser))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Where the data directory comes from. In this version: made by `initdb`, kept across restarts, never deleted.
+//! Where the data directory comes from: made by `initdb`, or copied from a primary (`replica`); kept across restarts,
+//! never deleted.
 //!
 //! Called by `app` (check at start) and `lifecycle` (make it). A directory is made under another name and renamed into
 //! place when it is whole (`place`), so a crash in the middle leaves nothing that looks like data. Every directory made
@@ -7,15 +8,18 @@
 mod initdb;
 mod marker;
 mod place;
+mod replica;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pgfleet_api::ComputeId;
+use pgfleet_api::spec::{ComputeMode, ComputeSpec};
 
 pub use marker::{Found, MARKER_FILE, Marker, check};
 use place::Workplace;
+pub use replica::{Primary, follow, forget, is_standby};
 
-use crate::postgres::Postgres;
+use crate::postgres::{ConfError, Postgres};
 
 /// The data directory cannot be used or made.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,20 @@ pub enum StorageError {
         #[source]
         source: std::io::Error,
     },
+    /// The spec names no primary to copy.
+    #[error("{}: {}", .0.path, .0.msg)]
+    Primary(Unfit),
+    /// The password of the primary cannot be written down.
+    #[error("cannot keep the password of the primary")]
+    Password(#[source] ConfError),
+    /// The primary could not be copied.
+    #[error("{program} failed: {said}")]
+    Backup {
+        /// Which program.
+        program: &'static str,
+        /// Its own words.
+        said: String,
+    },
     /// `initdb` failed.
     #[error("initdb failed: {said}")]
     Initdb {
@@ -60,19 +78,68 @@ pub enum StorageError {
     },
 }
 
-/// Makes the data directory unless it is there.
+/// A spec that does not go with the data directory, or says too little to make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// Path of the field.
+    pub path: &'static str,
+    /// Why, in one line; never a secret.
+    pub msg: String,
+}
+
+/// Whether the data directory can be what the spec says. `promoting`: one that follows a primary is to become one.
 ///
 /// # Errors
-/// The system or `initdb` refuses, or the directory is not this compute's.
-pub async fn ensure(postgres: &Postgres, compute_id: &ComputeId) -> Result<(), StorageError> {
+/// The field at fault.
+pub fn fits(data_dir: &Path, spec: &ComputeSpec, promoting: bool) -> Result<(), Unfit> {
+    let unfit = |msg: &str| Err(Unfit { path: "mode", msg: msg.to_owned() });
+    if names_page_server(spec) {
+        return Ok(());
+    }
+    let made = data_dir.join("PG_VERSION").exists();
+    match &spec.mode {
+        ComputeMode::Static(_) => unfit("Static needs storage of the page-server kind"),
+        ComputeMode::Primary if made && is_standby(data_dir) && !promoting => {
+            unfit("the data directory follows a primary: POST /promote makes it one")
+        }
+        ComputeMode::Primary => Ok(()),
+        ComputeMode::Replica if promoting => unfit("a promoted compute is a Primary"),
+        ComputeMode::Replica if made && !is_standby(data_dir) => {
+            unfit("the data directory is a primary's: a replica is made in an empty one")
+        }
+        ComputeMode::Replica => Primary::of(spec).map(drop),
+    }
+}
+
+fn names_page_server(spec: &ComputeSpec) -> bool {
+    spec.pageserver_connection_info.is_some() || spec.pageserver_connstring.is_some()
+}
+
+/// Makes the data directory unless it is there: a copy of the spec's primary for a replica, else one of its own.
+///
+/// # Errors
+/// The system, `initdb` or the primary refuses, or the directory is not this compute's.
+pub async fn ensure(
+    postgres: &Postgres,
+    compute_id: &ComputeId,
+    spec: Option<&ComputeSpec>,
+) -> Result<(), StorageError> {
     let data_dir = &postgres.options().data_dir;
     if check(data_dir, compute_id, false)? == Found::Ours {
         return Ok(());
     }
+    let primary = match spec.filter(|spec| spec.mode == ComputeMode::Replica) {
+        Some(spec) => Some(Primary::of(spec).map_err(StorageError::Primary)?),
+        None => None,
+    };
     let begun = std::time::Instant::now();
     let workplace = Workplace::make(postgres, compute_id)?;
-    initdb::make(postgres, &workplace.fresh).await?;
+    match &primary {
+        Some(primary) => replica::make(postgres, &workplace.fresh, primary, compute_id).await?,
+        None => initdb::make(postgres, &workplace.fresh).await?,
+    }
     workplace.put_in_place(data_dir, compute_id).await?;
-    tracing::info!(path = %data_dir.display(), duration_ms = begun.elapsed().as_millis(), "the data directory is made");
+    let from = if primary.is_some() { "copied from its primary" } else { "made" };
+    tracing::info!(path = %data_dir.display(), duration_ms = begun.elapsed().as_millis(), "the data directory is {from}");
     Ok(())
 }

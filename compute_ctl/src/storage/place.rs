@@ -4,6 +4,7 @@
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgfleet_api::ComputeId;
 
@@ -31,7 +32,9 @@ impl Workplace {
             }
             Found::Nothing => {}
         }
-        let fresh = outer.join("data");
+        // A name of its own: a program that an earlier agent began and that still writes must not meet ours.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let fresh = outer.join(format!("data-{}-{now}", std::process::id()));
         let make = |directory: &Path| {
             std::fs::create_dir_all(directory)?;
             std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;

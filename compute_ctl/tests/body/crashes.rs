@@ -1,5 +1,7 @@
 //! Ends that nobody asked for, and what an earlier server or agent left behind.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

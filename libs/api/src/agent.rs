@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::activity::{Activity, Downtime};
 use crate::error::ErrorBody;
 use crate::ids::{BootId, ComputeId, Fence, Generation, SpecHash, Term};
+use crate::lsn::Lsn;
 
 /// State of a compute, under its wire name. The edges between them are `domain::lifecycle::transition`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -258,6 +259,50 @@ pub struct TerminateResponse {
     /// Where the write-ahead log ends: on stock PostgreSQL the checkpoint of a clean stop. Null where there is none: no
     /// data, no clean stop, or a server that followed a primary.
     pub lsn: Option<String>,
+}
+
+/// `POST /promote`. Unknown fields are tolerated, as in [`ConfigureRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PromoteRequest {
+    /// The spec of the compute from then on; its mode is Primary.
+    pub spec: Value,
+    /// Where the log of the old primary ends, as its `POST /terminate` said.
+    pub wal_flush_lsn: Lsn,
+    /// Proof of the intent, as in [`ConfigureRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+}
+
+/// How far a promotion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromoteStatus {
+    /// Not yet, or not by this life of the agent.
+    #[default]
+    NotPromoted,
+    /// It takes writes and the spec is in effect.
+    Completed,
+    /// It did not come to that; `error` says why. It may be asked for again.
+    Failed,
+}
+
+/// Answer of `POST /promote`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PromoteState {
+    /// How far it is.
+    pub status: PromoteStatus,
+    /// Until the log was replayed as far as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn_wait_time_ms: Option<u64>,
+    /// Until the server took writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pg_promote_time_ms: Option<u64>,
+    /// Until the spec was in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconfigure_time_ms: Option<u64>,
+    /// Why it failed, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// An error of the agent: the reference's `error` text beside our own fields.

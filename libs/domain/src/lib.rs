@@ -6,6 +6,7 @@
 pub mod fence;
 pub mod leadership;
 pub mod lifecycle;
+pub mod percent;
 pub mod quarantine;
 pub mod reconcile;
 pub mod spec;
