@@ -15,7 +15,7 @@ use pgfleet_api::BootId;
 use pgfleet_api::agent::PortFile;
 use pgfleet_clients::controller::{ControllerClient, Options as ClientOptions};
 use pgfleet_clients::token::Source;
-use pgfleet_runtime::auth::{Jwks, JwksError, Verifier};
+use pgfleet_runtime::auth::{Jwks, JwksError, KeySets, Verifier};
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_OURS, USAGE};
 use pgfleet_runtime::http::Layers;
 use pgfleet_runtime::listener::{self, BindError, Limits, Listener};
@@ -30,7 +30,7 @@ use crate::http::{self, Door};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics};
 use crate::metrics::{AgentMetrics, Metrics, Up};
-use crate::postgres::{self, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::postgres::{self, Errands, Postgres, Programs, ProgramsError, ReadOnly, RunAs, RunAsError};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -165,7 +165,8 @@ impl App {
         };
         let postgres = Postgres::new(options, root.child("postgres"));
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
-        let postgres_metrics = postgres.metrics();
+        let (postgres_metrics, read_only) = (postgres.metrics(), ReadOnly::new(&postgres));
+        let errands = Errands::new(&postgres);
         let options = lifecycle::Options {
             compute_id: config.compute_id.clone(),
             boot_id,
@@ -193,6 +194,9 @@ impl App {
             verifier,
             keys_from_config,
             page: Arc::new(move || encode(&page)),
+            readings: Vec::new(),
+            read_only,
+            errands,
         };
         let layers = Layers {
             metrics: http_metrics,
@@ -249,9 +253,10 @@ impl App {
 }
 
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {
+    let sets = KeySets::Ed25519OrRs256;
     match (&config.args.jwks_file, &config.jwks) {
-        (Some(path), _) => Ok((Some(Verifier::from_file(path)?), false)),
-        (None, Some(keys)) => Ok((Some(Verifier::new(Jwks::from_value(keys)?)), true)),
+        (Some(path), _) => Ok((Some(Verifier::from_file(path, sets)?), false)),
+        (None, Some(keys)) => Ok((Some(Verifier::new(Jwks::from_value(keys, sets)?)), true)),
         (None, None) => Ok((None, false)),
     }
 }

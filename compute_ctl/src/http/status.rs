@@ -7,5 +7,9 @@ use pgfleet_api::agent::AgentStatus;
 use super::Door;
 
 pub(super) async fn get(State(door): State<Door>) -> Json<AgentStatus> {
-    Json(door.handle.status())
+    let mut status = door.handle.status();
+    for reading in &door.readings {
+        reading(&mut status);
+    }
+    Json(status)
 }

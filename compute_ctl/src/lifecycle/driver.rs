@@ -26,6 +26,7 @@ use super::admission::{Decision, admit, prepare};
 use super::handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal, Request};
 use super::metrics::{ConfigureOutcome, LifecycleMetrics};
 use super::publish::Publisher;
+use super::timings::Timings;
 use super::work::{self, Done, Order, Prepared, Tools};
 use crate::apply::ApplyMetrics;
 use crate::ledger::{Kept, Ledger};
@@ -129,8 +130,9 @@ impl Driver {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (metrics, apply_metrics) = metrics;
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch());
-        let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics };
+        let timings = Timings::default();
+        let handle = Handle::new(sender, publisher.watch(), timings.clone());
+        let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics, timings };
         let driver = Self {
             options,
             tools,
@@ -311,6 +313,9 @@ impl Driver {
     pub(super) fn begin(&mut self, job: Job) {
         if job.via == Via::Configuration && self.state == ComputeState::ConfigurationPending {
             self.step(Event::ApplyStarted);
+        }
+        if matches!(job.order, Order::Apply(_)) {
+            self.tools.timings.spec_taken();
         }
         let cancel = CancellationToken::new();
         let work = work::run(self.tools.clone(), self.server.take(), job.order.clone(), cancel.clone());

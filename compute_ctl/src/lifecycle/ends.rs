@@ -111,6 +111,7 @@ impl Driver {
             status.error = None;
             status.error_detail = None;
         });
+        self.tools.timings.running();
         self.step(event);
     }
 

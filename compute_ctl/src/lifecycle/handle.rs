@@ -1,10 +1,13 @@
 //! How other rooms talk to the driver.
 
 use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
+use pgfleet_api::errands::StartTimings;
 use pgfleet_api::{Fence, FenceMark};
 use pgfleet_domain::fence;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use super::timings::Timings;
 
 /// Where a spec comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +91,18 @@ pub(super) enum Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<AgentStatus>,
+    timings: Timings,
 }
 
 impl Handle {
-    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>) -> Self {
-        Self { requests, status }
+    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>, timings: Timings) -> Self {
+        Self { requests, status, timings }
+    }
+
+    /// How long the steps of the start took.
+    #[must_use]
+    pub fn timings(&self) -> StartTimings {
+        self.timings.shown()
     }
 
     /// What the driver has published last.

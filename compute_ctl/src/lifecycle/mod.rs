@@ -16,9 +16,11 @@ mod handle;
 mod metrics;
 mod publish;
 mod pull;
+mod timings;
 mod work;
 
 pub use driver::{Driver, DriverError, Options, RestartPostgres};
 pub use handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal};
 pub use metrics::LifecycleMetrics;
 pub use pull::pull;
+pub use timings::Timings;

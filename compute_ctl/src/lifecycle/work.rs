@@ -3,6 +3,7 @@
 //! It takes the server from the driver and gives it back with its result, also when it is cancelled in the middle.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pgfleet_api::ComputeId;
 use pgfleet_api::agent::{ErrorDetail, PostgresInfo};
@@ -10,6 +11,7 @@ use pgfleet_api::spec::ComputeSpec;
 use pgfleet_runtime::exit::chain;
 use tokio_util::sync::CancellationToken;
 
+use super::timings::Timings;
 use crate::apply::{ApplyMetrics, Setting, apply_catalog};
 use crate::postgres::{Postgres, Server, ServerError, render};
 use crate::storage;
@@ -31,6 +33,7 @@ pub(super) struct Tools {
     pub(super) postgres: Postgres,
     pub(super) compute_id: ComputeId,
     pub(super) metrics: Arc<ApplyMetrics>,
+    pub(super) timings: Timings,
 }
 
 /// What is to be done.
@@ -122,7 +125,9 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
             .map_err(|error| Failure::place("settings", &error))?;
     }
     if server.is_none() {
+        let begun = Instant::now();
         start(postgres, server).await?;
+        tools.timings.postgres_started(begun.elapsed());
     } else if wanted.is_some() {
         postgres.reload().await.map_err(|error| Failure::connect(&error))?;
     }
@@ -130,7 +135,9 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     if let Some(prepared) = wanted
         && !prepared.spec.skip_pg_catalog_updates
     {
+        let begun = Instant::now();
         let outcome = apply_catalog(postgres, &prepared.spec, &tools.metrics).await;
+        tools.timings.configured(begun.elapsed());
         failures = outcome.map_err(|error| Failure::connect(&error))?.failures;
     }
     let effect = observe(postgres, server.as_ref()).await?;

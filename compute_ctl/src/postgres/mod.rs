@@ -1,25 +1,36 @@
 //! The body: PostgreSQL's programs, its process, its files and connections to it.
 //!
-//! Called by `lifecycle`, `apply` and `storage`. It knows nothing of specs and fences. Invariants: the postmaster that is
+//! Called by `lifecycle`, `apply` and `storage`; by others only through [`ReadOnly`] and [`Errands`]. It knows nothing of
+//! specs and fences. Invariants: the postmaster that is
 //! signalled is one this agent started, or one whose working directory is this data directory; nothing here deletes data.
 
+mod ask;
 mod conf;
+mod dump;
+mod errands;
+mod grants;
 mod link;
 mod metrics;
 mod pidfile;
 mod programs;
+mod read_only;
 mod run_as;
 mod server;
+mod statements;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgfleet_runtime::TaskGroup;
 
+pub use ask::AskError;
 pub use conf::{CONF_FILE, ConfError, render};
+pub use dump::SchemaDump;
+pub use errands::Errands;
 pub use link::LinkError;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
+pub use read_only::{InstalledExtension, ReadOnly};
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
 

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod bulk;
 pub mod compute;
 pub mod controller;
+pub mod errands;
 pub mod error;
 pub mod headers;
 pub mod ids;
