@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::BootId;
-use pgfleet_api::agent::PortFile;
+use pgfleet_api::agent::{AgentStatus, PortFile};
 use pgfleet_clients::controller::{ControllerClient, Options as ClientOptions};
 use pgfleet_clients::token::Source;
 use pgfleet_runtime::auth::{Jwks, JwksError, KeySets, Verifier};
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_OURS, USAGE};
-use pgfleet_runtime::http::Layers;
+use pgfleet_runtime::http::{Layers, finish};
 use pgfleet_runtime::listener::{self, BindError, Limits, Listener};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::pause::{PauseError, Pauses};
@@ -26,11 +26,13 @@ use pgfleet_runtime::{Kind, TaskGroup, signals};
 
 use crate::apply::ApplyMetrics;
 use crate::config::{Config, ConfigError};
-use crate::http::{self, Door};
+use crate::http::{self, Door, Reading};
+use crate::inventory::{self, Inventory};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, Errands, Postgres, Programs, ProgramsError, ReadOnly, RunAs, RunAsError};
+use crate::resources::{Readings, ResourceMetrics, monitor};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -123,13 +125,41 @@ pub struct App {
     handle: Handle,
     door: Door,
     layers: Layers,
-    external: Listener,
-    internal: Listener,
+    listeners: Listeners,
+    beside: Beside,
     pull: Option<ControllerClient>,
     config: Config,
     boot_id: BootId,
     /// Held so that no second agent works in the same place.
     _lock: File,
+}
+
+/// Bound and not served yet.
+struct Listeners {
+    external: Listener,
+    internal: Listener,
+    /// The autoscaler's socket, where it is wanted.
+    monitor: Option<Listener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, BindError> {
+        let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
+        let monitor = match std::env::var_os("AUTOSCALING") {
+            Some(_) => Some(listener::bind(&config.args.resources.vm_monitor_addr.to_string()).await?),
+            None => None,
+        };
+        Ok(Self { external, internal, monitor })
+    }
+}
+
+/// What works beside the driver.
+struct Beside {
+    read_only: ReadOnly,
+    inventory: Inventory,
+    readings: Readings,
 }
 
 impl App {
@@ -146,27 +176,17 @@ impl App {
             return Err(AppError::NoKeys(config.http_host));
         }
         storage::check(&config.pgdata, &config.compute_id, config.args.adopt)?;
-        let state = |source| AppError::StateDir { path: config.state_dir.clone(), source };
         let lock = open_state_dir(&config.state_dir)?;
-        let socket_dir = socket_dir(&config.state_dir, run_as).map_err(state)?;
+        let options = postgres_options(&config, programs, run_as)?;
         let ledger = Ledger::open(&config.state_dir, pauses)?;
 
         let root = TaskGroup::new("agent");
         let boot_id = BootId::generate();
-        let options = postgres::Options {
-            programs,
-            data_dir: config.pgdata.clone(),
-            state_dir: config.state_dir.clone(),
-            socket_dir,
-            run_as,
-            superuser: config.connstr.superuser.clone(),
-            database: config.connstr.database.clone(),
-            port: config.connstr.port,
-        };
         let postgres = Postgres::new(options, root.child("postgres"));
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
         let (postgres_metrics, read_only) = (postgres.metrics(), ReadOnly::new(&postgres));
         let errands = Errands::new(&postgres);
+        let (readings, inventory) = (Readings::new(&config.args.resources), Inventory::default());
         let options = lifecycle::Options {
             compute_id: config.compute_id.clone(),
             boot_id,
@@ -183,9 +203,11 @@ impl App {
                 lifecycle: lifecycle_metrics,
                 apply: apply_metrics,
                 postgres: postgres_metrics,
+                resources: ResourceMetrics(readings.clone()),
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
+            inventory: inventory.clone(),
             process: ProcessMetrics::for_self(),
         };
         let door = Door {
@@ -194,8 +216,8 @@ impl App {
             verifier,
             keys_from_config,
             page: Arc::new(move || encode(&page)),
-            readings: Vec::new(),
-            read_only,
+            readings: vec![resources_in_status(readings.clone())],
+            read_only: read_only.clone(),
             errands,
         };
         let layers = Layers {
@@ -204,11 +226,10 @@ impl App {
             body_limit_bytes: http::SPEC_LIMIT_BYTES,
             request_timeout: None,
         };
-        let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
+        let listeners = Listeners::bind(&config).await?;
         let pull = control_plane(&config)?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, _lock: lock })
+        let beside = Beside { read_only, inventory, readings };
+        Ok(Self { root, driver, handle, door, layers, listeners, beside, pull, config, boot_id, _lock: lock })
     }
 
     /// Runs until the end.
@@ -220,10 +241,19 @@ impl App {
         self.announce_ports()?;
         let root = self.root;
         let web = root.child("http");
-        listener::serve(self.external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
-        listener::serve(self.internal, http::internal(self.door, self.layers), &web, Limits::default());
+        let Listeners { external, internal, monitor } = self.listeners;
+        let Beside { read_only, inventory, readings } = self.beside;
+        listener::serve(external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
+        listener::serve(internal, http::internal(self.door, self.layers.clone()), &web, Limits::default());
+        if let Some(listener) = monitor {
+            let router = finish(monitor::router(readings, web.token()), self.layers);
+            listener::serve(listener, router, &web, Limits::default());
+        }
         let driver = root.child("lifecycle");
         driver.spawn("driver", Kind::Vital, self.driver.run(root.token()));
+        let interval = Duration::from_secs(self.config.args.installed_extensions_collection_interval);
+        let count = inventory::run(self.handle.clone(), read_only, inventory, interval, driver.token());
+        driver.spawn("inventory", Kind::Worker, count);
         if let Some(client) = self.pull {
             let pull = lifecycle::pull(client, self.config.compute_id, self.handle, driver.token());
             driver.spawn("pull", Kind::Worker, pull);
@@ -239,10 +269,14 @@ impl App {
 
 impl App {
     fn announce_ports(&self) -> Result<(), AppError> {
-        let (external, internal) = (self.external.local_addr(), self.internal.local_addr());
+        let (external, internal) = (self.listeners.external.local_addr(), self.listeners.internal.local_addr());
         tracing::info!(compute_id = %self.config.compute_id, %external, %internal, "listening");
         let Some(path) = &self.config.args.port_file else { return Ok(()) };
-        let ports = [("external_http", external.port()), ("internal_http", internal.port())];
+        let mut ports = vec![("external_http", external.port()), ("internal_http", internal.port())];
+        if let Some(listener) = &self.listeners.monitor {
+            tracing::info!(monitor = %listener.local_addr(), "an autoscaler may connect");
+            ports.push(("vm_monitor", listener.local_addr().port()));
+        }
         let content = PortFile {
             pid: std::process::id(),
             instance_id: self.boot_id.0,
@@ -250,6 +284,24 @@ impl App {
         };
         Ok(port_file::write(path, &content)?)
     }
+}
+
+fn postgres_options(config: &Config, programs: Programs, run_as: Option<RunAs>) -> Result<postgres::Options, AppError> {
+    let state = |source| AppError::StateDir { path: config.state_dir.clone(), source };
+    Ok(postgres::Options {
+        programs,
+        data_dir: config.pgdata.clone(),
+        state_dir: config.state_dir.clone(),
+        socket_dir: socket_dir(&config.state_dir, run_as).map_err(state)?,
+        run_as,
+        superuser: config.connstr.superuser.clone(),
+        database: config.connstr.database.clone(),
+        port: config.connstr.port,
+    })
+}
+
+fn resources_in_status(readings: Readings) -> Reading {
+    Arc::new(move |status: &mut AgentStatus| status.resources = readings.with_advice())
 }
 
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {

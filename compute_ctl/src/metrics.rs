@@ -11,8 +11,10 @@ use measured::metric::name::MetricName;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
 use crate::apply::ApplyMetrics;
+use crate::inventory::Inventory;
 use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
+use crate::resources::ResourceMetrics;
 
 /// The page.
 #[derive(MetricGroup)]
@@ -20,6 +22,9 @@ pub struct Metrics {
     /// Ours.
     #[metric(namespace = "compute_ctl")]
     pub agent: AgentMetrics,
+    /// Installed extensions, under the reference's name.
+    #[metric(namespace = "compute")]
+    pub inventory: Inventory,
     /// The process.
     #[metric(namespace = "process")]
     pub process: ProcessMetrics,
@@ -40,6 +45,9 @@ pub struct AgentMetrics {
     /// The body.
     #[metric(namespace = "postgres")]
     pub postgres: Arc<PostgresMetrics>,
+    /// Memory and pressure.
+    #[metric(flatten)]
+    pub resources: ResourceMetrics,
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,

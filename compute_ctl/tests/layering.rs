@@ -7,14 +7,19 @@ use pgfleet_layering::{Drawing, arrows, forbidden, undrawn};
 /// `app` is the composition root: the one place that knows every room. `metrics` nests the rooms' groups.
 const DRAWING: Drawing<'static> = &[
     ("main", &["app", "config"]),
-    ("app", &["apply", "config", "http", "ledger", "lifecycle", "metrics", "postgres", "storage"]),
-    // The flag for a restart policy is the driver's own type.
-    ("config", &["lifecycle"]),
-    ("metrics", &["apply", "ledger", "lifecycle", "postgres", "storage"]),
+    (
+        "app",
+        &["apply", "config", "http", "inventory", "ledger", "lifecycle", "metrics", "postgres", "resources", "storage"],
+    ),
+    // Flags that are a room's own types.
+    ("config", &["lifecycle", "resources"]),
+    ("metrics", &["apply", "inventory", "ledger", "lifecycle", "postgres", "resources", "storage"]),
     ("http", &["lifecycle", "postgres"]),
     ("lifecycle", &["apply", "ledger", "postgres", "storage"]),
     ("apply", &["postgres"]),
     ("storage", &["postgres"]),
+    ("inventory", &["lifecycle", "postgres"]),
+    ("resources", &[]),
     ("ledger", &[]),
     ("postgres", &[]),
 ];

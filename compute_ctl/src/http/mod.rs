@@ -37,7 +37,7 @@ use crate::postgres::{Errands, ReadOnly};
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Route templates, for the metrics.
-pub const ROUTES: [&str; 13] = [
+pub const ROUTES: [&str; 14] = [
     "/status",
     "/configure",
     "/spec",
@@ -51,6 +51,7 @@ pub const ROUTES: [&str; 13] = [
     "/extensions",
     "/grants",
     "/extension_server/{*file}",
+    "/monitor",
 ];
 
 /// Makes a page of metrics.

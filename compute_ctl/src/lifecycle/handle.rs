@@ -105,6 +105,12 @@ impl Handle {
         self.timings.shown()
     }
 
+    /// What the driver publishes, for those who wait for a change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<AgentStatus> {
+        self.status.clone()
+    }
+
     /// What the driver has published last.
     #[must_use]
     pub fn status(&self) -> AgentStatus {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::ErrorBody;
 use crate::ids::{BootId, ComputeId, Fence, Generation, SpecHash, Term};
+use crate::resources::Resources;
 
 /// State of a compute, under its wire name. The edges between them are `domain::lifecycle::transition`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -164,6 +165,9 @@ pub struct AgentStatus {
     /// [`AgentStatus::FAILURES_SHOWN`]; `error_detail` is the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ErrorDetail>,
+    /// Memory and pressure, read when the status was asked for; not part of what `status_seq` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 impl AgentStatus {
@@ -193,6 +197,7 @@ impl AgentStatus {
             postgres: None,
             error_detail: None,
             failures: Vec::new(),
+            resources: None,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod errands;
 pub mod error;
 pub mod headers;
 pub mod ids;
+pub mod resources;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};
