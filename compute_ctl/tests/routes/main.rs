@@ -6,6 +6,7 @@
 mod support;
 
 mod catalog;
+mod resources;
 mod schema;
 mod tokens;
 mod writes;
