@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::BootId;
-use pgfleet_api::agent::PortFile;
+use pgfleet_api::agent::{AgentStatus, PortFile};
 use pgfleet_clients::controller::{ControllerClient, Options as ClientOptions};
 use pgfleet_clients::token::Source;
-use pgfleet_runtime::auth::{Jwks, JwksError, Verifier};
+use pgfleet_runtime::auth::{Jwks, JwksError, KeySets, Verifier};
 use pgfleet_runtime::exit::{ExitCode, FAILED, NOT_OURS, USAGE};
-use pgfleet_runtime::http::Layers;
+use pgfleet_runtime::http::{Layers, finish};
 use pgfleet_runtime::listener::{self, BindError, Limits, Listener};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::pause::{PauseError, Pauses};
@@ -27,12 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyMetrics;
 use crate::config::{Config, ConfigError};
-use crate::http::{self, Door};
+use crate::http::{self, Door, Reading};
+use crate::inventory::{self, Inventory};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
-use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::postgres::{self, Errands, LogFollower, Postgres, Programs, ProgramsError, ReadOnly, RunAs, RunAsError};
 use crate::report::{MonitorTask, ReportMetrics};
+use crate::resources::{Readings, ResourceMetrics, monitor};
 use crate::storage::{self, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -124,17 +126,45 @@ pub struct App {
     root: TaskGroup,
     driver: Driver,
     handle: Handle,
-    monitor: MonitorTask,
     door: Door,
     layers: Layers,
-    external: Listener,
-    internal: Listener,
+    listeners: Listeners,
+    beside: Beside,
     pull: Option<(ControllerClient, Arc<LifecycleMetrics>)>,
     config: Config,
     boot_id: BootId,
-    log: LogFollower,
     /// Held so that no second agent works in the same place.
     _lock: File,
+}
+
+/// Bound and not served yet.
+struct Listeners {
+    external: Listener,
+    internal: Listener,
+    /// The autoscaler's socket, where it is wanted.
+    monitor: Option<Listener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, BindError> {
+        let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
+        let monitor = match std::env::var_os("AUTOSCALING") {
+            Some(_) => Some(listener::bind(&config.args.resources.vm_monitor_addr.to_string()).await?),
+            None => None,
+        };
+        Ok(Self { external, internal, monitor })
+    }
+}
+
+/// What works beside the driver.
+struct Beside {
+    read_only: ReadOnly,
+    inventory: Inventory,
+    readings: Readings,
+    monitor: MonitorTask,
+    log: LogFollower,
 }
 
 impl App {
@@ -151,19 +181,19 @@ impl App {
             return Err(AppError::NoKeys(config.http_host));
         }
         storage::check(&config.pgdata, &config.compute_id, config.args.adopt)?;
-        let state = |source| AppError::StateDir { path: config.state_dir.clone(), source };
         let lock = open_state_dir(&config.state_dir)?;
-        let socket_dir = socket_dir(&config.state_dir, run_as).map_err(state)?;
+        let options = which_postgres(&config, programs, run_as)?;
         let ledger = Ledger::open(&config.state_dir, pauses.clone())?;
         let pull = control_plane(&config)?;
 
         let root = TaskGroup::new("agent");
         let boot_id = BootId::generate();
-        let options = which_postgres(&config, programs, run_as, socket_dir);
         let postgres = Postgres::new(options, root.child("postgres"));
         let log = postgres.follow_log();
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
-        let postgres_metrics = postgres.metrics();
+        let (postgres_metrics, read_only) = (postgres.metrics(), ReadOnly::new(&postgres));
+        let errands = Errands::new(&postgres);
+        let (readings, inventory) = (Readings::new(&config.args.resources), Inventory::default());
         let options = lifecycle::Options {
             compute_id: config.compute_id.clone(),
             boot_id,
@@ -180,6 +210,7 @@ impl App {
             pauses,
             source: source(&config, pull.as_ref()),
             promotion: tokio::sync::watch::Sender::default(),
+            timings: lifecycle::Timings::default(),
         };
         let (driver, handle) = Driver::new(options, ledger, tools, Arc::clone(&lifecycle_metrics));
         let (monitor, watched) = MonitorTask::new(postgres, handle.clone());
@@ -192,9 +223,11 @@ impl App {
                 apply: apply_metrics,
                 postgres: postgres_metrics,
                 report: ReportMetrics(watched.clone()),
+                resources: ResourceMetrics(readings.clone()),
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
+            inventory: inventory.clone(),
             process: ProcessMetrics::for_self(),
         };
         let door = Door {
@@ -205,6 +238,9 @@ impl App {
             verifier,
             keys_from_config,
             page: Arc::new(move || encode(&page)),
+            readings: vec![resources_in_status(readings.clone())],
+            read_only: read_only.clone(),
+            errands,
         };
         let layers = Layers {
             metrics: http_metrics,
@@ -212,24 +248,9 @@ impl App {
             body_limit_bytes: http::SPEC_LIMIT_BYTES,
             request_timeout: None,
         };
-        let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
-        Ok(Self {
-            root,
-            driver,
-            handle,
-            monitor,
-            door,
-            layers,
-            external,
-            internal,
-            pull,
-            config,
-            boot_id,
-            log,
-            _lock: lock,
-        })
+        let listeners = Listeners::bind(&config).await?;
+        let beside = Beside { read_only, inventory, readings, monitor, log };
+        Ok(Self { root, driver, handle, door, layers, listeners, beside, pull, config, boot_id, _lock: lock })
     }
 
     /// Runs until the end.
@@ -241,19 +262,28 @@ impl App {
         self.announce_ports()?;
         let root = self.root;
         let web = root.child("http");
-        listener::serve(self.external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
-        listener::serve(self.internal, http::internal(self.door, self.layers), &web, Limits::default());
+        let Listeners { external, internal, monitor } = self.listeners;
+        let Beside { read_only, inventory, readings, monitor: watcher, log } = self.beside;
+        listener::serve(external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
+        listener::serve(internal, http::internal(self.door, self.layers.clone()), &web, Limits::default());
+        if let Some(listener) = monitor {
+            let router = finish(monitor::router(readings, web.token()), self.layers);
+            listener::serve(listener, router, &web, Limits::default());
+        }
         // A token of its own: it hears PostgreSQL's last words, after the root was told to end.
         let log_end = CancellationToken::new();
-        root.child("log").spawn("postgres_log", Kind::Worker, self.log.run(log_end.clone()));
+        root.child("log").spawn("postgres_log", Kind::Worker, log.run(log_end.clone()));
         let driver = root.child("lifecycle");
         driver.spawn("driver", Kind::Vital, self.driver.run(root.token()));
+        let interval = Duration::from_secs(self.config.args.installed_extensions_collection_interval);
+        let count = inventory::run(self.handle.clone(), read_only, inventory, interval, driver.token());
+        driver.spawn("inventory", Kind::Worker, count);
         if let Some((client, numbers)) = self.pull {
             let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
         let report = root.child("report");
-        report.spawn("compute_monitor", Kind::Worker, self.monitor.run(report.token()));
+        report.spawn("compute_monitor", Kind::Worker, watcher.run(report.token()));
         root.token().cancelled().await;
         driver.stop().await;
         log_end.cancel();
@@ -266,13 +296,17 @@ impl App {
 
 impl App {
     fn announce_ports(&self) -> Result<(), AppError> {
-        let (external, internal) = (self.external.local_addr(), self.internal.local_addr());
+        let (external, internal) = (self.listeners.external.local_addr(), self.listeners.internal.local_addr());
         tracing::info!(compute_id = %self.config.compute_id, %external, %internal, "listening");
         for flag in self.config.args.accepted.given() {
             tracing::warn!("{flag} is accepted and has no effect");
         }
         let Some(path) = &self.config.args.port_file else { return Ok(()) };
-        let ports = [("external_http", external.port()), ("internal_http", internal.port())];
+        let mut ports = vec![("external_http", external.port()), ("internal_http", internal.port())];
+        if let Some(listener) = &self.listeners.monitor {
+            tracing::info!(monitor = %listener.local_addr(), "an autoscaler may connect");
+            ports.push(("vm_monitor", listener.local_addr().port()));
+        }
         let content = PortFile {
             pid: std::process::id(),
             instance_id: self.boot_id.0,
@@ -282,30 +316,31 @@ impl App {
     }
 }
 
-fn which_postgres(
-    config: &Config,
-    programs: Programs,
-    run_as: Option<RunAs>,
-    socket_dir: PathBuf,
-) -> postgres::Options {
-    postgres::Options {
+fn which_postgres(config: &Config, programs: Programs, run_as: Option<RunAs>) -> Result<postgres::Options, AppError> {
+    let state = |source| AppError::StateDir { path: config.state_dir.clone(), source };
+    Ok(postgres::Options {
         programs,
         data_dir: config.pgdata.clone(),
         state_dir: config.state_dir.clone(),
-        socket_dir,
+        socket_dir: socket_dir(&config.state_dir, run_as).map_err(state)?,
         run_as,
         superuser: config.connstr.superuser.clone(),
         database: config.connstr.database.clone(),
         port: config.connstr.port,
         stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
         log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
-    }
+    })
+}
+
+fn resources_in_status(readings: Readings) -> Reading {
+    Arc::new(move |status: &mut AgentStatus| status.resources = readings.with_advice())
 }
 
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {
+    let sets = KeySets::Ed25519OrRs256;
     match (&config.args.jwks_file, &config.jwks) {
-        (Some(path), _) => Ok((Some(Verifier::from_file(path)?), false)),
-        (None, Some(keys)) => Ok((Some(Verifier::new(Jwks::from_value(keys)?)), true)),
+        (Some(path), _) => Ok((Some(Verifier::from_file(path, sets)?), false)),
+        (None, Some(keys)) => Ok((Some(Verifier::new(Jwks::from_value(keys, sets)?)), true)),
         (None, None) => Ok((None, false)),
     }
 }

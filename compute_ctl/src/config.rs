@@ -15,6 +15,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::lifecycle::RestartPostgres;
+use crate::resources::ResourceArgs;
 
 /// Owns one PostgreSQL server and makes it follow the specs it is given.
 #[derive(Debug, Parser)]
@@ -90,12 +91,12 @@ pub struct Args {
     /// Log as JSON
     #[arg(long)]
     pub log_json: bool,
-    /// Name of the control group that holds PostgreSQL; read where AUTOSCALING is set
-    #[arg(long, default_value = "neon-postgres", value_name = "NAME")]
-    pub cgroup: String,
-    /// Where an autoscaler connects; listened on where AUTOSCALING is set
-    #[arg(long, default_value = "0.0.0.0:10301", value_name = "ADDRESS")]
-    pub vm_monitor_addr: String,
+    /// Seconds between two counts of installed extensions
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub installed_extensions_collection_interval: u64,
+    /// Memory and pressure
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Where traces go
     #[command(flatten)]
     pub traces: TraceArgs,

@@ -2,7 +2,8 @@
 //!
 //! `main` parses, `app` builds (binds, checks, spawns nothing) and runs. Rooms, from the door inwards: `http` (routes),
 //! `lifecycle` (the state machine and its one owner), `ledger` (what was promised, durably), `apply` (settings, roles,
-//! databases), `storage` (the data directory), `postgres` (the process, its files, its connections).
+//! databases), `storage` (the data directory), `postgres` (the process, its files, its connections); beside them `resources`
+//! (memory and pressure) and `inventory` (which extensions are installed).
 
 pub mod app;
 pub mod config;
@@ -10,8 +11,10 @@ pub mod metrics;
 
 pub mod apply;
 pub mod http;
+pub mod inventory;
 pub mod ledger;
 pub mod lifecycle;
 pub mod postgres;
 pub mod report;
+pub mod resources;
 pub mod storage;

@@ -11,9 +11,11 @@ use measured::metric::name::MetricName;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
 use crate::apply::ApplyMetrics;
+use crate::inventory::Inventory;
 use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
 use crate::report::ReportMetrics;
+use crate::resources::ResourceMetrics;
 
 /// The page.
 #[derive(MetricGroup)]
@@ -21,6 +23,9 @@ pub struct Metrics {
     /// Ours.
     #[metric(namespace = "compute_ctl")]
     pub agent: AgentMetrics,
+    /// Installed extensions, under the reference's name.
+    #[metric(namespace = "compute")]
+    pub inventory: Inventory,
     /// The process.
     #[metric(namespace = "process")]
     pub process: ProcessMetrics,
@@ -44,6 +49,9 @@ pub struct AgentMetrics {
     /// The voice.
     #[metric(flatten)]
     pub report: ReportMetrics,
+    /// Memory and pressure.
+    #[metric(flatten)]
+    pub resources: ResourceMetrics,
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,

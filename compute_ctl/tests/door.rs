@@ -27,13 +27,13 @@ async fn tokens() {
     let compute = Compute::start(program, &flags).await;
     let (soon, past) = (get_current_timestamp() + 60, get_current_timestamp() - 60);
     let rows = [
-        (None, 401),
+        (None, 400),
         (Some(json!({"exp": soon, "compute_id": "no-compute"})), 200),
         (Some(json!({"exp": past, "compute_id": "no-compute"})), 401),
         (Some(json!({"compute_id": "no-compute"})), 401),
         (Some(json!({"exp": soon, "compute_id": "other"})), 403),
         (Some(json!({"exp": soon, "scope": "compute_ctl:admin", "aud": ["compute"]})), 200),
-        (Some(json!({"exp": soon, "scope": "compute_ctl:admin", "aud": ["other"]})), 403),
+        (Some(json!({"exp": soon, "scope": "compute_ctl:admin", "aud": ["other"]})), 401),
         (Some(json!({"exp": soon, "scope": "viewer"})), 403),
     ];
     for (claims, code) in rows {
@@ -47,7 +47,7 @@ async fn tokens() {
         assert!(code == 200 || body["error"].is_string(), "{body}");
     }
     for path in ["/configure", "/spec", "/terminate"] {
-        assert_eq!(compute.post(path, "{}").await.0, 401, "{path}");
+        assert_eq!(compute.post(path, "{}").await.0, 400, "{path}");
     }
     assert_eq!(compute.get("/metrics").await.0, 200);
 }

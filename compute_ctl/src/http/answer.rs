@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use pgfleet_api::agent::AgentErrorBody;
+use pgfleet_api::agent::{AgentErrorBody, ComputeState};
 use pgfleet_api::{ErrorBody, ErrorCode};
 use pgfleet_domain::fence;
 use pgfleet_runtime::http::ApiError;
 
 use crate::lifecycle::Refusal;
+use crate::postgres::AskError;
 
 /// The one map from a refusal to an answer.
 pub(super) fn refused(refusal: Refusal) -> ApiError {
@@ -49,11 +50,7 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
             ErrorCode::InvalidState,
             "only a compute that follows a primary can be promoted",
         ),
-        Refusal::Ending(state) => ApiError::new(
-            StatusCode::PRECONDITION_FAILED,
-            ErrorCode::InvalidState,
-            format!("not possible while the compute is {}", state.as_str()),
-        ),
+        Refusal::Ending(state) => wrong_state(state),
         Refusal::NoSource => ApiError::new(
             StatusCode::PRECONDITION_FAILED,
             ErrorCode::InvalidState,
@@ -62,6 +59,34 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
         Refusal::Unable(why) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, why),
         Refusal::Gone => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ShuttingDown, "the agent is ending")
             .not_executed(),
+    }
+}
+
+/// The state does not allow it; the words are the reference's.
+pub(super) fn wrong_state(state: ComputeState) -> ApiError {
+    let msg = format!("invalid compute status: {}", state.as_str().replace('_', "-"));
+    ApiError::new(StatusCode::PRECONDITION_FAILED, ErrorCode::InvalidState, msg)
+}
+
+/// The one map from what PostgreSQL does not answer to an answer.
+pub(super) fn unanswered(error: AskError) -> ApiError {
+    let (status, code) = match &error {
+        AskError::Away(_) => {
+            tracing::warn!("{}", pgfleet_runtime::exit::chain(&error));
+            (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::DatabaseAway)
+        }
+        AskError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Timeout),
+        AskError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy),
+        AskError::Unknown { .. } => (StatusCode::NOT_FOUND, ErrorCode::UnknownObject),
+        AskError::Unfit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidBody),
+        AskError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Refused),
+        AskError::Program { .. } => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal),
+    };
+    let answer = ApiError::new(status, code, error.to_string());
+    match error {
+        AskError::Unfit { path, .. } => answer.at(path),
+        AskError::Away(_) | AskError::Busy(_) => answer.retry_after(1),
+        AskError::Timeout(_) | AskError::Unknown { .. } | AskError::Refused { .. } | AskError::Program { .. } => answer,
     }
 }
 

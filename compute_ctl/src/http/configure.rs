@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use pgfleet_api::ErrorCode;
 use pgfleet_api::agent::{ComputeCtlConfig, ConfigureRequest};
-use pgfleet_runtime::auth::Jwks;
+use pgfleet_runtime::auth::{Jwks, KeySets};
 use pgfleet_runtime::http::{ApiError, JsonBody};
 use serde::Deserialize;
 
@@ -89,7 +89,7 @@ pub(super) fn below_spec(mut error: ApiError) -> ApiError {
 /// Keys that came with a configuration are replaced by those of a later one; a key file has the last word.
 fn rotate_keys(door: &Door, config: &ComputeCtlConfig) {
     let Some(verifier) = door.verifier.as_ref().filter(|_| door.keys_from_config) else { return };
-    match Jwks::from_value(&config.jwks) {
+    match Jwks::from_value(&config.jwks, KeySets::Ed25519OrRs256) {
         Ok(keys) => verifier.replace(keys),
         Err(error) => tracing::warn!("{}; the keys in use stay", pgfleet_runtime::exit::chain(&error)),
     }

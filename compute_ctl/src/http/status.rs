@@ -9,5 +9,8 @@ use super::Door;
 pub(super) async fn get(State(door): State<Door>) -> Json<AgentStatus> {
     let mut status = door.handle.status();
     door.monitor.show(&mut status);
+    for reading in &door.readings {
+        reading(&mut status);
+    }
     Json(status)
 }

@@ -17,6 +17,7 @@ use super::admission::prepare;
 use super::handle::{Configure, Origin, Refusal};
 use super::metrics::LifecycleMetrics;
 use super::promote;
+use super::timings::Timings;
 use super::work::{self, Done, Prepared, Stop, Task};
 use crate::apply::ApplyMetrics;
 use crate::postgres::{Postgres, Server};
@@ -47,6 +48,11 @@ pub trait Body: Clone + Send + Sync + 'static {
     /// Tells how far a promotion is.
     fn promotion(&self) -> watch::Receiver<PromoteState> {
         watch::Sender::default().subscribe()
+    }
+
+    /// Where the steps of the start are noted.
+    fn timings(&self) -> Timings {
+        Timings::default()
     }
 
     /// Does one thing from its begin to its end. It owns the server meanwhile and gives it back, also when it is stopped.
@@ -124,6 +130,8 @@ pub struct Tools {
     pub source: SpecSource,
     /// Tells how far a promotion is.
     pub promotion: watch::Sender<PromoteState>,
+    /// How long the steps of the start took.
+    pub timings: Timings,
 }
 
 impl Body for Tools {
@@ -143,6 +151,10 @@ impl Body for Tools {
 
     fn promotion(&self) -> watch::Receiver<PromoteState> {
         self.promotion.subscribe()
+    }
+
+    fn timings(&self) -> Timings {
+        self.timings.clone()
     }
 
     fn work(

@@ -187,7 +187,8 @@ impl<B: Body> Driver<B> {
     pub fn new(options: Options, ledger: Ledger, body: B, metrics: Arc<LifecycleMetrics>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec(), body.promotion());
+        let (promotion, timings) = (body.promotion(), body.timings());
+        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec(), promotion, timings);
         let (base, cap) = options.pace.pauses;
         let driver = Self {
             options,
@@ -274,6 +275,9 @@ impl<B: Body> Driver<B> {
 
     pub(super) fn begin(&mut self, job: Job) {
         self.watching = None;
+        if matches!(job.order, Order::Apply(_)) {
+            self.body.timings().spec_taken();
+        }
         let stop = Stop::new(self.options.pace.grace);
         let work = self.body.work(self.server.take(), self.task(&job.order), stop.clone());
         self.running = Some(Running { job, stop, begun: Instant::now(), work: Box::pin(work) });

@@ -108,6 +108,7 @@ impl<B: Body> Driver<B> {
             status.error_detail = None;
             status.failures.clear();
         });
+        self.body.timings().running();
         self.step(event);
     }
 

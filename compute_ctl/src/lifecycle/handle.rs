@@ -1,11 +1,14 @@
 //! How other rooms talk to the driver.
 
 use pgfleet_api::agent::{AgentStatus, ComputeState, PromoteState, TerminateMode};
+use pgfleet_api::errands::StartTimings;
 use pgfleet_api::spec::ComputeSpec;
 use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use super::timings::Timings;
 
 /// Where a spec comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +111,7 @@ pub struct Handle {
     status: watch::Receiver<AgentStatus>,
     spec: watch::Receiver<Option<ComputeSpec>>,
     promotion: watch::Receiver<PromoteState>,
+    timings: Timings,
 }
 
 impl Handle {
@@ -116,8 +120,21 @@ impl Handle {
         status: watch::Receiver<AgentStatus>,
         spec: watch::Receiver<Option<ComputeSpec>>,
         promotion: watch::Receiver<PromoteState>,
+        timings: Timings,
     ) -> Self {
-        Self { requests, status, spec, promotion }
+        Self { requests, status, spec, promotion, timings }
+    }
+
+    /// How long the steps of the start took.
+    #[must_use]
+    pub fn timings(&self) -> StartTimings {
+        self.timings.shown()
+    }
+
+    /// What the driver publishes, for those who wait for a change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<AgentStatus> {
+        self.status.clone()
     }
 
     /// Whether the spec that was taken last asks for this feature.

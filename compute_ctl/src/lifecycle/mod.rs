@@ -25,6 +25,7 @@ mod random;
 mod refresh;
 mod restart;
 mod specs;
+mod timings;
 mod work;
 
 pub use body::{Body, SpecSource, Tools};
@@ -33,3 +34,4 @@ pub use handle::{Admitted, Configure, Ended, Handle, Origin, Outcome, Refusal};
 pub use metrics::LifecycleMetrics;
 pub use preview::{Planned, Preview};
 pub use pull::pull;
+pub use timings::Timings;

@@ -198,7 +198,9 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     let mut failures = Vec::new();
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentMidApply).await;
+        let begun = Instant::now();
         failures = roles_and_databases(tools, &prepared.spec, stop).await?;
+        tools.timings.configured(begun.elapsed());
     }
     let effect = observe(postgres, server.as_ref()).await?;
     if effect.pending_restart.is_empty() {
@@ -252,7 +254,10 @@ async fn have_server(
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     if server.is_none() {
-        return start(tools, server, task).await;
+        let begun = Instant::now();
+        start(tools, server, task).await?;
+        tools.timings.postgres_started(begun.elapsed());
+        return Ok(());
     }
     let mut restart = matches!(task.order, Order::Restart);
     if let Some(prepared) = wanted {

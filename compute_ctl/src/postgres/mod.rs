@@ -1,11 +1,16 @@
 //! The body: PostgreSQL's programs, its process, its files and connections to it.
 //!
-//! Called by `lifecycle`, `apply` and `storage`. It knows nothing of specs and fences. Invariants: the postmaster that is
-//! signalled is one this agent started, or one whose working directory is this data directory; other processes are
-//! signalled only where they are its orphans; nothing here deletes data.
+//! Called by `lifecycle`, `apply` and `storage`; by others only through [`ReadOnly`] and [`Errands`]. It knows nothing of
+//! specs and fences. Invariants: the postmaster that is signalled is one this agent started, or one whose working
+//! directory is this data directory; other processes are signalled only where they are its orphans; nothing here deletes
+//! data.
 
+mod ask;
 mod conf;
 mod control;
+mod dump;
+mod errands;
+mod grants;
 mod known;
 mod link;
 mod log;
@@ -16,9 +21,11 @@ mod pending;
 mod pidfile;
 mod programs;
 mod promote;
+mod read_only;
 mod run_as;
 mod server;
 mod session;
+mod statements;
 mod view;
 
 use std::path::PathBuf;
@@ -27,12 +34,16 @@ use std::time::Duration;
 
 use pgfleet_runtime::TaskGroup;
 
+pub use ask::AskError;
 pub use conf::{CONF_FILE, ConfError, render};
+pub use dump::SchemaDump;
+pub use errands::Errands;
 pub use link::LinkError;
 pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use promote::PromoteError;
+pub use read_only::{InstalledExtension, ReadOnly};
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
 pub use session::Session;

@@ -59,6 +59,8 @@ pub struct Compute {
     program: PathBuf,
     agent: Option<Child>,
     url: String,
+    /// The port for programs on the same machine.
+    pub internal_url: String,
     /// Variables for the agent.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -72,7 +74,15 @@ impl Compute {
 
     pub fn prepare(program: PathBuf) -> Self {
         let (dir, pgport) = (Scratch::new(), free_port());
-        Self { dir, pgport, program, agent: None, url: String::new(), environment: Vec::new() }
+        Self {
+            dir,
+            pgport,
+            program,
+            agent: None,
+            url: String::new(),
+            internal_url: String::new(),
+            environment: Vec::new(),
+        }
     }
 
     pub fn pgdata(&self) -> PathBuf {
@@ -105,6 +115,7 @@ impl Compute {
                 std::fs::read(&ports).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
             {
                 self.url = format!("http://127.0.0.1:{}", content["ports"]["external_http"]);
+                self.internal_url = format!("http://127.0.0.1:{}", content["ports"]["internal_http"]);
                 return;
             }
             assert!(Instant::now() < deadline, "the agent does not listen:\n{}", self.agent_log());

@@ -10,6 +10,7 @@ use crate::activity::{Activity, Downtime};
 use crate::error::ErrorBody;
 use crate::ids::{BootId, ComputeId, Fence, Generation, SpecHash, Term};
 use crate::lsn::Lsn;
+use crate::resources::Resources;
 
 /// State of a compute, under its wire name. The edges between them are `domain::lifecycle::transition`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -172,6 +173,9 @@ pub struct AgentStatus {
     /// How long PostgreSQL did not answer. Not counted by `status_seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime: Option<Downtime>,
+    /// Memory and pressure, read when the status was asked for; not part of what `status_seq` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 impl AgentStatus {
@@ -203,6 +207,7 @@ impl AgentStatus {
             failures: Vec::new(),
             activity: None,
             downtime: None,
+            resources: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum ErrorCode {
     InvalidRequest,
     /// There is no such compute.
     UnknownCompute,
+    /// There is no such database, schema, role, extension or other object in the compute.
+    UnknownObject,
     /// There is no such route.
     UnknownRoute,
     /// The route exists, the method does not.
@@ -52,6 +54,10 @@ pub enum ErrorCode {
     ApplyFailed,
     /// The agent of the compute cannot be reached, or does not answer as one.
     AgentAway,
+    /// PostgreSQL refuses; the message is its own, with the SQLSTATE.
+    Refused,
+    /// As many requests of this kind as are allowed are being worked on.
+    Busy,
     /// This member does not lead; `leader` names who does, if known.
     NoLeader,
     /// This member has stepped down or is about to.

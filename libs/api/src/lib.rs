@@ -9,12 +9,14 @@ pub mod auth;
 pub mod bulk;
 pub mod compute;
 pub mod controller;
+pub mod errands;
 pub mod error;
 pub mod headers;
 pub mod ids;
 pub mod lsn;
 pub mod plan;
 pub mod policy;
+pub mod resources;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};

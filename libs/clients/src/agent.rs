@@ -10,7 +10,7 @@ use pgfleet_api::agent::{
     AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateRequest, TerminateResponse,
 };
 use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ErrorBody, Fence, FenceMark};
+use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -232,6 +232,10 @@ async fn decode<T: DeserializeOwned>(url: &str, response: Response) -> Result<T,
             let msg = body.map_or_else(|_| "no reason given".to_owned(), |body| body.error);
             Err(AgentError::Unauthorized { url, status, msg })
         }
+        // A missing token is a 400 there.
+        (400, Ok(body)) if body.body.code == ErrorCode::Unauthorized => {
+            Err(AgentError::Unauthorized { url, status, msg: body.error })
+        }
         (_, Ok(body)) => Err(AgentError::Refused { url, status, body: Box::new(body) }),
         (_, Err(failure)) => Err(AgentError::Garbled { url, status: Some(status), failure }),
     }
@@ -250,7 +254,7 @@ fn failed(url: &str, status: Option<u16>, failure: Failure) -> AgentError {
 mod tests {
     use super::*;
     use crate::fake::{Fake, Reply};
-    use pgfleet_api::{ErrorCode, Generation, Term};
+    use pgfleet_api::{Generation, Term};
     use serde_json::json;
 
     fn client() -> AgentClient {

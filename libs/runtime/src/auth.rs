@@ -1,8 +1,9 @@
 //! Bearer tokens: EdDSA JWTs checked against a JSON Web Key Set of Ed25519 public keys that is read again when its file
-//! changes.
+//! changes. A door that says so also takes sets of RSA keys.
 //!
-//! Called by the door of each server, which decides what a scope may do. Invariants: only EdDSA is accepted whatever the
-//! token's header says; `exp` is required; `aud` is kept in the claims and judged by the caller; no error holds a token.
+//! Called by the door of each server, which decides what a scope may do. Invariants: the key set alone decides on the one
+//! algorithm that is accepted, whatever the token's header says; `exp` is required; `aud` is kept in the claims and judged
+//! by the caller; no error holds a token.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, StatusCode, header};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use pgfleet_api::ErrorCode;
 use pgfleet_api::auth::Claims;
@@ -45,11 +46,13 @@ pub enum JwksError {
         #[source]
         source: serde_json::Error,
     },
-    /// It holds no Ed25519 key.
-    #[error("{place} holds no Ed25519 key, so nobody could log in")]
+    /// It holds no key that can be used.
+    #[error("{place} holds no {kind} key, so nobody could log in")]
     NoKey {
         /// File or field.
         place: String,
+        /// What was looked for.
+        kind: &'static str,
     },
 }
 
@@ -59,8 +62,18 @@ impl ExitCode for JwksError {
     }
 }
 
-/// Public keys that sign tokens for this server.
+/// Which key sets a door takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySets {
+    /// Sets of Ed25519 keys.
+    Ed25519,
+    /// The same, and where any key of a set is marked RS256, its RSA keys and no others.
+    Ed25519OrRs256,
+}
+
+/// Public keys that sign tokens for this server, all for one algorithm.
 pub struct Jwks {
+    algorithm: Algorithm,
     keys: Vec<(Option<String>, DecodingKey)>,
 }
 
@@ -68,37 +81,47 @@ impl Jwks {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, is no key set, or holds no Ed25519 key.
-    pub fn load(path: &Path) -> Result<Self, JwksError> {
+    /// It cannot be read, is no key set, or holds no key that can be used.
+    pub fn load(path: &Path, sets: KeySets) -> Result<Self, JwksError> {
         let bytes = std::fs::read(path).map_err(|source| JwksError::Read { path: path.to_owned(), source })?;
         let place = path.display().to_string();
         let value =
             serde_json::from_slice(&bytes).map_err(|source| JwksError::Parse { place: place.clone(), source })?;
-        Self::from_json(&value, place)
+        Self::from_json(&value, place, sets)
     }
 
     /// Takes a key set that came inside another document.
     ///
     /// # Errors
-    /// It is no key set or holds no Ed25519 key.
-    pub fn from_value(value: &Value) -> Result<Self, JwksError> {
-        Self::from_json(value, "the key set".to_owned())
+    /// It is no key set or holds no key that can be used.
+    pub fn from_value(value: &Value, sets: KeySets) -> Result<Self, JwksError> {
+        Self::from_json(value, "the key set".to_owned(), sets)
     }
 
-    fn from_json(value: &Value, place: String) -> Result<Self, JwksError> {
+    fn from_json(value: &Value, place: String, sets: KeySets) -> Result<Self, JwksError> {
         let set: JwkSet = serde::Deserialize::deserialize(value)
             .map_err(|source| JwksError::Parse { place: place.clone(), source })?;
-        let keys: Vec<_> = set
-            .keys
-            .iter()
-            .filter_map(|jwk| match &jwk.algorithm {
-                AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-                    DecodingKey::from_ed_components(&okp.x).ok().map(|key| (jwk.common.key_id.clone(), key))
-                }
-                _ => None,
-            })
-            .collect();
-        if keys.is_empty() { Err(JwksError::NoKey { place }) } else { Ok(Self { keys }) }
+        let marked = |jwk: &Jwk| jwk.common.key_algorithm == Some(KeyAlgorithm::RS256);
+        let rsa = sets == KeySets::Ed25519OrRs256 && set.keys.iter().any(marked);
+        let (algorithm, kind) = if rsa { (Algorithm::RS256, "RSA") } else { (Algorithm::EdDSA, "Ed25519") };
+        let usable = |jwk: &Jwk| Some((jwk.common.key_id.clone(), key_for(jwk, algorithm)?));
+        let keys: Vec<_> = set.keys.iter().filter_map(usable).collect();
+        if keys.is_empty() { Err(JwksError::NoKey { place, kind }) } else { Ok(Self { algorithm, keys }) }
+    }
+}
+
+/// The key, where it is one for the algorithm.
+fn key_for(jwk: &Jwk, algorithm: Algorithm) -> Option<DecodingKey> {
+    match (&jwk.algorithm, algorithm) {
+        (AlgorithmParameters::OctetKeyPair(okp), Algorithm::EdDSA) if okp.curve == EllipticCurve::Ed25519 => {
+            DecodingKey::from_ed_components(&okp.x).ok()
+        }
+        (AlgorithmParameters::RSA(rsa), Algorithm::RS256)
+            if matches!(jwk.common.key_algorithm, None | Some(KeyAlgorithm::RS256)) =>
+        {
+            DecodingKey::from_rsa_components(&rsa.n, &rsa.e).ok()
+        }
+        _ => None,
     }
 }
 
@@ -150,6 +173,7 @@ struct Inner {
 #[derive(Debug)]
 struct File {
     path: PathBuf,
+    sets: KeySets,
     seen: Mutex<Seen>,
 }
 
@@ -175,10 +199,10 @@ impl Verifier {
     ///
     /// # Errors
     /// As for [`Jwks::load`].
-    pub fn from_file(path: &Path) -> Result<Self, JwksError> {
+    pub fn from_file(path: &Path, sets: KeySets) -> Result<Self, JwksError> {
         let seen = Mutex::new(Seen { checked: Instant::now(), mark: mark(path) });
-        let keys = ArcSwap::from_pointee(Jwks::load(path)?);
-        Ok(Self { inner: Arc::new(Inner { keys, file: Some(File { path: path.to_owned(), seen }) }) })
+        let keys = ArcSwap::from_pointee(Jwks::load(path, sets)?);
+        Ok(Self { inner: Arc::new(Inner { keys, file: Some(File { path: path.to_owned(), sets, seen }) }) })
     }
 
     /// Uses other keys from now on.
@@ -202,7 +226,7 @@ impl Verifier {
             }
             seen.mark = now;
         }
-        match Jwks::load(&file.path) {
+        match Jwks::load(&file.path, file.sets) {
             Ok(keys) => {
                 self.replace(keys);
                 tracing::info!(path = %file.path.display(), "the key set was read again");
@@ -219,11 +243,11 @@ impl Verifier {
         self.reload_if_changed();
         let token = bearer(headers)?;
         let head = jsonwebtoken::decode_header(token).map_err(|error| AuthError::BadToken(reason(error.kind())))?;
-        let mut rules = Validation::new(Algorithm::EdDSA);
+        let keys = self.inner.keys.load();
+        let mut rules = Validation::new(keys.algorithm);
         rules.leeway = LEEWAY_SECONDS;
         rules.validate_aud = false;
         rules.validate_nbf = true;
-        let keys = self.inner.keys.load();
         let mut refused = AuthError::BadToken("no key of ours has the key id it names");
         for (kid, key) in &keys.keys {
             if head.kid.is_some() && kid.is_some() && head.kid != *kid {
@@ -255,7 +279,7 @@ fn reason(kind: &ErrorKind) -> &'static str {
         ErrorKind::ImmatureSignature => "it is not valid yet",
         ErrorKind::InvalidSignature => "it is not signed by a key of ours",
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-            "it is not signed with EdDSA"
+            "it is not signed with the algorithm of our keys"
         }
         ErrorKind::MissingRequiredClaim(_) => "it has no exp claim",
         ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => "its claims cannot be read",
@@ -265,6 +289,8 @@ fn reason(kind: &ErrorKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
     use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
     use pgfleet_api::auth::Scope;
     use serde_json::json;
@@ -296,20 +322,20 @@ mod tests {
 
     #[test]
     fn good_expired_wrong_key_missing() {
-        let verifier = Verifier::new(Jwks::from_value(&jwks(X)).unwrap());
+        let verifier = Verifier::new(Jwks::from_value(&jwks(X), KeySets::Ed25519).unwrap());
         let now = get_current_timestamp();
         assert_eq!(verifier.verify(&headers(now + 60)).unwrap().scope, Some(Scope::Admin));
         assert_eq!(verifier.verify(&headers(now - 60)), Err(AuthError::BadToken("it has expired")));
         assert_eq!(verifier.verify(&HeaderMap::new()), Err(AuthError::MissingToken));
         assert_eq!(verifier.verify(&with("Basic abc")), Err(AuthError::MissingToken));
         assert!(matches!(verifier.verify(&with("Bearer abc")), Err(AuthError::BadToken(_))));
-        verifier.replace(Jwks::from_value(&jwks(OTHER_X)).unwrap());
+        verifier.replace(Jwks::from_value(&jwks(OTHER_X), KeySets::Ed25519).unwrap());
         assert_eq!(verifier.verify(&headers(now + 60)), Err(AuthError::BadToken("it is not signed by a key of ours")));
     }
 
     #[test]
     fn only_eddsa_and_only_with_exp() {
-        let verifier = Verifier::new(Jwks::from_value(&jwks(X)).unwrap());
+        let verifier = Verifier::new(Jwks::from_value(&jwks(X), KeySets::Ed25519).unwrap());
         let hs = jsonwebtoken::encode(
             &Header::new(Algorithm::HS256),
             &json!({"exp": get_current_timestamp() + 60}),
@@ -324,7 +350,29 @@ mod tests {
 
     #[test]
     fn a_key_set_without_a_usable_key_is_refused() {
-        assert!(matches!(Jwks::from_value(&json!({"keys": []})), Err(JwksError::NoKey { .. })));
-        assert!(matches!(Jwks::from_value(&json!({"no": 1})), Err(JwksError::Parse { .. })));
+        let read = |value| Jwks::from_value(&value, KeySets::Ed25519);
+        assert!(matches!(read(json!({"keys": []})), Err(JwksError::NoKey { .. })));
+        assert!(matches!(read(json!({"no": 1})), Err(JwksError::Parse { .. })));
+    }
+
+    #[test]
+    fn rs256_only_where_it_is_asked_for_and_then_nothing_else() {
+        let pkcs8 = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
+        // The head of PKCS#8 around a key of this size.
+        let key = EncodingKey::from_rsa_der(&pkcs8.as_ref()[26..]);
+        let mut set = jwks(X);
+        let rsa = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
+        set["keys"].as_array_mut().unwrap().push(serde_json::to_value(rsa).unwrap());
+        let claims = json!({"exp": get_current_timestamp() + 60, "scope": "admin"});
+        let rs256 = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
+        let rs256 = with(&format!("Bearer {rs256}"));
+        let eddsa = headers(get_current_timestamp() + 60);
+
+        let only_ed = Verifier::new(Jwks::from_value(&set, KeySets::Ed25519).unwrap());
+        assert!(only_ed.verify(&eddsa).is_ok() && only_ed.verify(&rs256).is_err());
+        let either = Verifier::new(Jwks::from_value(&set, KeySets::Ed25519OrRs256).unwrap());
+        assert!(either.verify(&rs256).is_ok() && either.verify(&eddsa).is_err());
+        either.replace(Jwks::from_value(&jwks(X), KeySets::Ed25519OrRs256).unwrap());
+        assert!(either.verify(&eddsa).is_ok() && either.verify(&rs256).is_err());
     }
 }

@@ -192,7 +192,9 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, idle: Can
     let _ = stream.set_nodelay(true);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let service = TowerToHyperService::new(router);
+    // A websocket takes its connection over; whoever serves it ends it.
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     tokio::select! {
         ended = serving.as_mut() => {
             if let Err(error) = ended {

@@ -21,7 +21,7 @@ use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
-use pgfleet_runtime::auth::Verifier;
+use pgfleet_runtime::auth::{KeySets, Verifier};
 use pgfleet_runtime::http::Layers;
 use pgfleet_runtime::listener::{self, Limits, Listener, bind, serve_until};
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
@@ -84,7 +84,7 @@ impl App {
         args.check()?;
         let (pauses, panics) = (Pauses::from_env(args.dev)?, Panics::from_env(args.dev)?);
         let doors = Doors { pauses: pauses.clone(), panics: panics.clone() };
-        let verifier = args.jwks_file.as_deref().map(Verifier::from_file).transpose()?;
+        let verifier = args.jwks_file.as_deref().map(|path| Verifier::from_file(path, KeySets::Ed25519)).transpose()?;
         let keys = match &args.jwt_private_key {
             Some(path) => Source::Minter(Arc::new(Minter::open(path)?)),
             None => Source::Anonymous,
