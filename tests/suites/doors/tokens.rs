@@ -8,7 +8,7 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 17] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 18] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
@@ -21,6 +21,7 @@ const CONTROLLER: [(&str, &str, &[Scope]); 17] = {
         ("GET", "/control/v1/compute/c1/wait?timeout_s=0", READERS),
         ("PUT", "/control/v1/compute/c1", WRITERS),
         ("PUT", "/control/v1/compute/c1/spec", WRITERS),
+        ("PUT", "/control/v1/compute/c1/policy", WRITERS),
         ("POST", "/control/v1/compute/c1/unquarantine", WRITERS),
         ("DELETE", "/control/v1/compute/c1", WRITERS),
         ("POST", "/control/v1/compute/apply", WRITERS),
