@@ -306,5 +306,11 @@ mod tests {
         assert!(matches!(error, AgentError::Garbled { failure: Failure::Garbled, .. }), "{error:?}");
         let denied = Fake::start(vec![Reply::text(401, "")]).await;
         assert!(matches!(client().status(&denied.url).await.unwrap_err(), AgentError::Unauthorized { .. }));
+        let no_token = json!({"error": "m", "code": "unauthorized", "msg": "m"});
+        let denied = Fake::start(vec![Reply::json(400, &no_token)]).await;
+        assert!(matches!(
+            client().status(&denied.url).await.unwrap_err(),
+            AgentError::Unauthorized { status: 400, .. }
+        ));
     }
 }
