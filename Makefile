@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover
+.PHONY: help build demo test lint measure-demo bench-handover plan-vs-configure
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -14,6 +14,8 @@ help:
 	@echo 'make measure-demo RUNS=5   run the demo several times, write the medians to bench/results'
 	@echo 'make bench-handover   measure changes of leader in release builds, write bench/results/handover.{json,md}; about 10'
 	@echo '            minutes; SCENARIOS=planned,sigkill or RUNS=3 measure a part and only print it'
+	@echo 'make plan-vs-configure PAIRS=200 SEED=1   compare what /plan says with what /configure does over random pairs of'
+	@echo '            specs, write bench/results/plan_vs_configure.{json,md}'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -43,3 +45,10 @@ bench-handover:
 	$(CARGO) build --locked --release -p storage_controller -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/handover" \
 		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))
+
+# In the debug build: it compares and measures nothing.
+plan-vs-configure:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-bench
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/plan_vs_configure" \
+		--pairs $(or $(PAIRS),200) --seed $(or $(SEED),1)
