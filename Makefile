@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -16,6 +16,8 @@ help:
 	@echo '            minutes; SCENARIOS=planned,sigkill or RUNS=3 measure a part and only print it'
 	@echo 'make bench-agent   measure what an agent costs in release builds, write bench/results/agent.{json,md}; about 10 minutes'
 	@echo '            and 10 GB of disk; SCENARIOS=start,noop or RUNS=2 measure a part and only print it'
+	@echo 'make plan-vs-configure PAIRS=200 SEED=1   compare what /plan says with what /configure does over random pairs of'
+	@echo '            specs, write bench/results/plan_vs_configure.{json,md}'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -51,3 +53,10 @@ bench-agent:
 	$(CARGO) build --locked --release -p storage_controller -p compute_ctl -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/agent" \
 		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))
+
+# In the debug build: it compares and measures nothing.
+plan-vs-configure:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-bench
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/plan_vs_configure" \
+		--pairs $(or $(PAIRS),200) --seed $(or $(SEED),1)

@@ -23,6 +23,7 @@ mod gap;
 mod journal;
 mod load;
 mod metrics;
+pub mod pairs;
 mod plan;
 mod report;
 mod scenarios;

@@ -193,7 +193,8 @@ async fn a_value_is_what_postgresql_reads() {
         ("max_wal_senders", "0xC", "13", "restart"),
         ("shared_buffers", "0.125GB", "16MB", "restart"),
         ("unix_socket_permissions", "511", "0770", "restart"),
-        ("wal_buffers", "-1", "1MB", "restart"),
+        // PostgreSQL's own choice is 4 MB here.
+        ("wal_buffers", "4MB", "1MB", "restart"),
         ("log_connections", "1", "no", "reload"),
         ("my.text", "a", "A", "reload"),
     ];

@@ -25,7 +25,9 @@ pub async fn compare(
     wanted: &[(String, String)],
 ) -> Result<Vec<PlannedSetting>, CheckError> {
     let wanted: Vec<_> = wanted.iter().map(|(name, text)| Line { name: name.clone(), text: text.clone() }).collect();
-    let names: BTreeSet<_> = view.own.iter().chain(&wanted).map(|line| line.name.to_ascii_lowercase()).collect();
+    let mut names: BTreeSet<_> = view.own.iter().chain(&wanted).map(|line| line.name.to_ascii_lowercase()).collect();
+    // What waits for a restart is told of although this spec does not touch it: the server runs with something else.
+    names.extend(view.rows.iter().filter(|row| row.pending).map(|row| row.name.to_ascii_lowercase()));
     let mut planned = Vec::with_capacity(names.len());
     for name in names {
         let texts = Texts::of(&name, view, &wanted);
@@ -64,6 +66,8 @@ struct Texts<'a> {
     new: Option<&'a str>,
     /// A later line has the last word.
     overruled: bool,
+    /// The server's shared buffers, in blocks.
+    buffers: Option<u64>,
 }
 
 struct Judged {
@@ -93,6 +97,11 @@ impl<'a> Texts<'a> {
             old: after.or_else(|| last(&view.own, name)).or(before),
             new: after.or(asked).or(before),
             overruled: after.is_some(),
+            buffers: view
+                .rows
+                .iter()
+                .find(|row| row.name == "shared_buffers")
+                .and_then(|row| row.value.as_deref()?.parse().ok()),
         }
     }
 
@@ -102,7 +111,8 @@ impl<'a> Texts<'a> {
             return Ok(Judged::because(SettingClass::NoOp, msg));
         }
         let Some(row) = row else {
-            let same = self.old == self.new;
+            // A name that only an extension may know has an empty value where it has none.
+            let same = self.old.unwrap_or_default() == self.new.unwrap_or_default();
             return Ok(Judged::plain(if same { SettingClass::NoOp } else { SettingClass::Reload }));
         };
         match row.context.as_str() {
@@ -123,20 +133,10 @@ impl<'a> Texts<'a> {
     }
 
     async fn judge_restart(&self, postgres: &Postgres, name: &str, row: &Row) -> Result<Judged, CheckError> {
-        let runs_with_default = row.source != "configuration file";
-        let as_it_runs = match self.new {
-            // What the server makes of a default by itself is none of the program's answers.
-            None => runs_with_default,
-            Some(text) => {
-                let asked = ask(postgres, name, Some(text)).await?;
-                row.value.as_deref() == Some(asked.as_str())
-                    || (runs_with_default && row.default.as_deref() == Some(asked.as_str()))
-            }
-        };
-        if !as_it_runs {
+        if !as_it_runs(postgres, name, row, self.new, self.buffers).await? {
             return Ok(Judged::plain(SettingClass::Restart));
         }
-        if self.mean_the_same(postgres, name).await? {
+        if self.old == self.new || as_it_runs(postgres, name, row, self.old, self.buffers).await? {
             return Ok(Judged::plain(SettingClass::NoOp));
         }
         Ok(Judged::because(
@@ -165,6 +165,31 @@ impl<'a> Texts<'a> {
             (None, None) => None,
         }
     }
+}
+
+/// Whether the server runs with what this text, or its absence, means.
+async fn as_it_runs(
+    postgres: &Postgres,
+    name: &str,
+    row: &Row,
+    text: Option<&str>,
+    buffers: Option<u64>,
+) -> Result<bool, CheckError> {
+    let runs_with_default = row.source != "configuration file";
+    // What the server makes of a default by itself is none of the program's answers.
+    let Some(text) = text else { return Ok(runs_with_default) };
+    let asked = ask(postgres, name, Some(text)).await?;
+    let chosen = (name == "wal_buffers" && asked == "-1").then(|| wal_buffers(buffers)).flatten();
+    let runs = row.value.as_deref();
+    Ok(runs == Some(asked.as_str())
+        || (runs_with_default && row.default.as_deref() == Some(asked.as_str()))
+        || (chosen.is_some() && runs == chosen.as_deref()))
+}
+
+/// What PostgreSQL chooses for `wal_buffers = -1`: a 32nd of the shared buffers, from 8 blocks to one segment of the usual
+/// size.
+fn wal_buffers(shared_buffers: Option<u64>) -> Option<String> {
+    shared_buffers.map(|blocks| (blocks / 32).clamp(8, 2048).to_string())
 }
 
 /// What the program reads; a text that it refuses stands for itself, because the server runs with something else anyway.

@@ -14,6 +14,8 @@ pub struct Row {
     pub unit: Option<String>,
     /// Where the value comes from.
     pub source: String,
+    /// PostgreSQL says that it waits for a restart. The mark may stay when it does no more.
+    pub pending: bool,
     /// The value that a new session starts with.
     pub value: Option<String>,
     /// The value that PostgreSQL has where nobody sets one.
@@ -44,7 +46,7 @@ pub struct View {
     pub connections: u32,
 }
 
-const ROWS: &str = "SELECT name, context, unit, source, reset_val, boot_val FROM pg_settings";
+const ROWS: &str = "SELECT name, context, unit, source, reset_val, boot_val, pending_restart FROM pg_settings";
 const LINES: &str = "SELECT sourcefile, name, setting FROM pg_file_settings WHERE name IS NOT NULL ORDER BY seqno";
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
                         AND application_name <> $1";
@@ -65,6 +67,7 @@ impl Postgres {
             source: row.get(3),
             value: row.get(4),
             default: row.get(5),
+            pending: row.get(6),
         };
         let rows = session.query(ROWS, &[]).await?.into_iter().map(row).collect();
         let mut view = View { rows, ..View::default() };
