@@ -11,6 +11,7 @@ pub mod controller;
 pub mod error;
 pub mod headers;
 pub mod ids;
+pub mod plan;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};
