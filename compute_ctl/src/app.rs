@@ -160,6 +160,7 @@ impl App {
             socket_dir,
             run_as,
             superuser: config.connstr.superuser.clone(),
+            privileged_role: config.args.privileged_role_name.clone(),
             database: config.connstr.database.clone(),
             port: config.connstr.port,
         };

@@ -10,7 +10,7 @@ use pgfleet_api::spec::ComputeSpec;
 use pgfleet_runtime::exit::chain;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{ApplyMetrics, Setting, apply_catalog};
+use crate::apply::{ApplyMetrics, Moment, Setting, apply_catalog};
 use crate::postgres::{Postgres, Server, ServerError, render};
 use crate::storage;
 
@@ -121,6 +121,7 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
             .write_conf(&render(&effective(&prepared.settings)))
             .map_err(|error| Failure::place("settings", &error))?;
     }
+    let moment = if server.is_none() { Moment::Start } else { Moment::Live };
     if server.is_none() {
         start(postgres, server).await?;
     } else if wanted.is_some() {
@@ -130,7 +131,7 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
     if let Some(prepared) = wanted
         && !prepared.spec.skip_pg_catalog_updates
     {
-        let outcome = apply_catalog(postgres, &prepared.spec, &tools.metrics).await;
+        let outcome = apply_catalog(postgres, &prepared.spec, moment, &tools.metrics).await;
         failures = outcome.map_err(|error| Failure::connect(&error))?.failures;
     }
     let effect = observe(postgres, server.as_ref()).await?;

@@ -23,6 +23,9 @@ pub enum LinkError {
     /// A query of the agent's own failed.
     #[error("PostgreSQL refused a query of the agent")]
     Query(#[from] tokio_postgres::Error),
+    /// It did not answer.
+    #[error("PostgreSQL did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// The reload was not seen in time.
     #[error("PostgreSQL did not reload its configuration within {} s", .0.as_secs())]
     Reload(Duration),

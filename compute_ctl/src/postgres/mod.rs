@@ -8,6 +8,7 @@ mod link;
 mod metrics;
 mod pidfile;
 mod programs;
+mod quiet;
 mod run_as;
 mod server;
 
@@ -20,6 +21,7 @@ pub use conf::{CONF_FILE, ConfError, render};
 pub use link::LinkError;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
+pub use quiet::APPLICATION_NAME;
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub run_as: Option<RunAs>,
     /// Name of the superuser.
     pub superuser: String,
+    /// Role that every new role is made a member of.
+    pub privileged_role: String,
     /// Database the agent connects to.
     pub database: String,
     /// Port PostgreSQL listens on.
