@@ -1,5 +1,7 @@
 //! A compute whose specs are applied one after the other, and a superuser beside it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
