@@ -9,20 +9,17 @@
 //! An object that fails does not stop the others. A session that breaks is another thing: what is there is read again and
 //! planned again, once; statements that had worked are not in the new plan.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use pgfleet_api::agent::ErrorDetail;
-use pgfleet_api::plan::PlannedChange;
 use pgfleet_api::spec::ComputeSpec;
 
-use super::catalog;
-use super::facts::{Catalog, Own};
-use super::metrics::{ApplyMetrics, FailedMigration, InPhase, Object, ObjectOutcome};
+use super::metrics::{ApplyMetrics, FailedMigration, InPhase};
+use super::outcome::{Outcome, Tally};
 use super::phase::Phase;
-use super::plan::{concerns, plan};
+use super::plan::concerns;
+use super::preview::look;
 use super::session::{LONG, ORDINARY, Said, Session, Trouble, not_let_in};
 use super::step::{Step, Work};
 use super::upkeep::Migration;
@@ -42,64 +39,6 @@ pub enum Moment {
     Live,
 }
 
-/// An object that could not be made as wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectFailure {
-    /// Its phase.
-    pub phase: Phase,
-    /// Its name.
-    pub object: String,
-    /// PostgreSQL's code, where it answered.
-    pub sqlstate: Option<String>,
-    /// PostgreSQL's message.
-    pub message: String,
-}
-
-impl From<ObjectFailure> for ErrorDetail {
-    fn from(failure: ObjectFailure) -> Self {
-        Self {
-            phase: failure.phase.as_str().to_owned(),
-            object: Some(failure.object),
-            sqlstate: failure.sqlstate,
-            message: failure.message,
-        }
-    }
-}
-
-/// What came of a plan.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// How many objects were changed.
-    pub done: usize,
-    /// What could not be, in the plan's order.
-    pub failures: Vec<ObjectFailure>,
-}
-
-/// What applying a spec would do, in order, without doing any of it.
-///
-/// # Errors
-/// PostgreSQL cannot be asked.
-pub async fn preview(postgres: &Postgres, spec: &ComputeSpec) -> Result<Vec<PlannedChange>, LinkError> {
-    if !concerns(spec) {
-        return Ok(Vec::new());
-    }
-    let (_, steps) = look(postgres, spec).await?;
-    Ok(steps.into_iter().map(PlannedChange::from).collect())
-}
-
-async fn look(postgres: &Postgres, spec: &ComputeSpec) -> Result<(Catalog, Vec<Step>), LinkError> {
-    let options = postgres.options();
-    let own = Own {
-        superuser: options.superuser.clone(),
-        privileged: options.privileged_role.clone(),
-        database: options.database.clone(),
-    };
-    let client = postgres.connect().await?;
-    let catalog = catalog::read(&client, spec, &own).await?;
-    let steps = plan(spec, &catalog, &own);
-    Ok((catalog, steps))
-}
-
 /// Makes roles, databases and what belongs to them as the spec wants them.
 ///
 /// # Errors
@@ -113,8 +52,7 @@ pub async fn apply_catalog(
     if !concerns(spec) {
         return Ok(Outcome::default());
     }
-    let tally = Mutex::new(Tally::default());
-    let work = Attempt { postgres, spec, moment, metrics, tally: &tally };
+    let work = Attempt { postgres, spec, moment, metrics, tally: Tally::new(metrics) };
     if let Err(lost) = work.run().await {
         tracing::warn!(
             "the session was lost ({}): what is left is done in a new one",
@@ -122,23 +60,7 @@ pub async fn apply_catalog(
         );
         work.run().await?;
     }
-    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tally.outcome.failures.sort_by_key(|failure| failure.phase);
-    Ok(tally.outcome)
-}
-
-/// A step is known again by these.
-type Key = (Phase, String, Option<String>);
-
-/// What has been done so far, over all attempts.
-#[derive(Default)]
-struct Tally {
-    outcome: Outcome,
-    failed: BTreeSet<Key>,
-}
-
-fn key(step: &Step) -> Key {
-    (step.phase, step.object.clone(), step.database.clone())
+    Ok(work.tally.into_outcome())
 }
 
 struct Attempt<'a> {
@@ -146,15 +68,15 @@ struct Attempt<'a> {
     spec: &'a ComputeSpec,
     moment: Moment,
     metrics: &'a ApplyMetrics,
-    tally: &'a Mutex<Tally>,
+    tally: Tally<'a>,
 }
 
 impl Attempt<'_> {
     async fn run(&self) -> Result<(), LinkError> {
         let (catalog, steps) = look(self.postgres, self.spec).await?;
-        let steps: Vec<Step> = steps.into_iter().filter(|step| !self.has_failed(&key(step))).collect();
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !self.tally.has_failed(step)).collect();
         // After a lost session there is nothing left to do, perhaps, but what was done is to be durable.
-        if steps.is_empty() && self.with_tally(|tally| tally.outcome.done == 0) {
+        if steps.is_empty() && self.tally.is_empty() {
             return Ok(());
         }
         let width = self.width(catalog.server.max_connections);
@@ -199,7 +121,7 @@ impl Attempt<'_> {
                 self.in_turn(main, &here).await?;
                 main.allow(ORDINARY).await?;
             }
-            Phase::DropSubscriptions if self.any_failed(Phase::InDatabases) => {
+            Phase::DropSubscriptions if self.tally.any_failed(Phase::InDatabases) => {
                 tracing::warn!("not all subscriptions are dropped: the next spec tries again");
             }
             Phase::Migrations => self.migrate(main, &here).await?,
@@ -263,7 +185,7 @@ impl Attempt<'_> {
             Err(error) => {
                 let Some(said) = not_let_in(&error) else { return Err(error) };
                 for step in steps {
-                    self.failed(step, said.sqlstate.clone(), said.message.clone());
+                    self.tally.failed(step, said.sqlstate.clone(), said.message.clone());
                 }
                 Ok(())
             }
@@ -276,7 +198,7 @@ impl Attempt<'_> {
         for step in steps {
             let Work::Do(statements) = &step.work else { continue };
             match session.run(statements).await {
-                Ok(()) => self.done(step),
+                Ok(()) => self.tally.done(step),
                 Err(Trouble::Lost(error)) => return Err(error),
                 Err(Trouble::Refused(said)) => {
                     let sqlstate = said.sqlstate;
@@ -307,49 +229,15 @@ impl Attempt<'_> {
             }
             Work::Do(statements) => match session.run(statements).await {
                 Ok(()) => {
-                    self.done(step);
+                    self.tally.done(step);
                     return Ok(());
                 }
                 Err(Trouble::Lost(error)) => return Err(error),
                 Err(Trouble::Refused(said)) => said,
             },
         };
-        self.failed(step, said.sqlstate, said.message);
+        self.tally.failed(step, said.sqlstate, said.message);
         Ok(())
-    }
-
-    fn with_tally<T>(&self, with: impl FnOnce(&mut Tally) -> T) -> T {
-        with(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn has_failed(&self, key: &Key) -> bool {
-        self.with_tally(|tally| tally.failed.contains(key))
-    }
-
-    fn any_failed(&self, phase: Phase) -> bool {
-        self.with_tally(|tally| tally.outcome.failures.iter().any(|failure| failure.phase == phase))
-    }
-
-    fn done(&self, step: &Step) {
-        let Step { phase, object, words, .. } = step;
-        tracing::info!(phase = phase.as_str(), object, "{} {object:?}: {words:?} is done", phase.as_str());
-        self.with_tally(|tally| tally.outcome.done += 1);
-        self.metrics.objects.objects_total.inc(Object { phase: *phase, outcome: ObjectOutcome::Done });
-    }
-
-    fn failed(&self, step: &Step, sqlstate: Option<String>, message: String) {
-        let Step { phase, object, database, .. } = step;
-        let message = match database {
-            Some(database) => format!("in database {database:?}: {message}"),
-            None => message,
-        };
-        tracing::warn!(phase = phase.as_str(), object, sqlstate, "{} {object:?}: {message}", phase.as_str());
-        let failure = ObjectFailure { phase: *phase, object: object.clone(), sqlstate, message };
-        self.with_tally(|tally| {
-            tally.failed.insert(key(step));
-            tally.outcome.failures.push(failure);
-        });
-        self.metrics.objects.objects_total.inc(Object { phase: *phase, outcome: ObjectOutcome::Failed });
     }
 }
 

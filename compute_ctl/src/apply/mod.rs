@@ -5,12 +5,15 @@
 //! not stop the others, and no verifier reaches a log.
 
 mod catalog;
+mod compare;
 mod databases;
 mod execute;
 mod facts;
 mod metrics;
+mod outcome;
 mod phase;
 mod plan;
+mod preview;
 mod quote;
 mod roles;
 mod session;
@@ -18,10 +21,13 @@ mod settings;
 mod step;
 mod upkeep;
 
-pub use execute::{Moment, ObjectFailure, Outcome, apply_catalog, preview};
+pub use compare::{compare, shown};
+pub use execute::{Moment, apply_catalog};
 pub use facts::{Catalog, KnownDatabase, KnownRole, Own, ServerFacts, Ties};
 pub use metrics::ApplyMetrics;
+pub use outcome::{ObjectFailure, Outcome};
 pub use phase::Phase;
 pub use plan::plan;
-pub use settings::{Class, Setting, SettingError, classify, classify_all, collect};
+pub use preview::{first, preview};
+pub use settings::{Class, Setting, SettingError, classify, classify_all, collect, read_conf, refuse_all};
 pub use step::Step;

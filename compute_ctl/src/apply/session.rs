@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use tokio_postgres::error::Severity;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::quote::one_line;
@@ -116,14 +117,11 @@ impl Session {
 
     /// Waits until no session is left in a template: nobody can copy it while there is one.
     pub(super) async fn until_left(&self, database: &str) -> Result<(), LinkError> {
-        const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = $2";
+        const SESSIONS: &str =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND starts_with(application_name, 'compute_ctl')";
         let begun = tokio::time::Instant::now();
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 2] = [
-            (&database, tokio_postgres::types::Type::TEXT),
-            (&crate::postgres::APPLICATION_NAME, tokio_postgres::types::Type::TEXT),
-        ];
         while begun.elapsed() < GRACE {
-            let rows = self.client.query_typed(SESSIONS, &parameters).await?;
+            let rows = self.client.query_typed(SESSIONS, &[(&database, Type::TEXT)]).await?;
             if rows.iter().all(|row| row.get::<_, i64>(0) == 0) {
                 break;
             }

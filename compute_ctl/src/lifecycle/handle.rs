@@ -1,7 +1,7 @@
 //! How other rooms talk to the driver.
 
 use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
-use pgfleet_api::{Fence, FenceMark};
+use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,6 +48,15 @@ pub enum Outcome {
     Ended,
 }
 
+/// The compute has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Where the log of its server ends; none where that is not known or there was no server.
+    pub lsn: Option<Lsn>,
+    /// Whether it had ended before it was asked to.
+    pub before: bool,
+}
+
 /// Why a request was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -72,6 +81,8 @@ pub enum Refusal {
     },
     /// The compute is ending or has ended.
     Ending(ComputeState),
+    /// There is nobody to ask for a spec.
+    NoSource,
     /// The ledger could not be written, or PostgreSQL could not be asked; nothing was done.
     Unable(String),
     /// The driver is gone.
@@ -80,7 +91,8 @@ pub enum Refusal {
 
 pub(super) enum Request {
     Configure { configure: Configure, reply: oneshot::Sender<Result<Admitted, Refusal>> },
-    Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<(), Refusal>> },
+    Refresh { reply: oneshot::Sender<Result<(), Refusal>> },
+    Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>> },
 }
 
 /// The driver's door. Cheap to clone.
@@ -111,11 +123,21 @@ impl Handle {
         answer.await.map_err(|_| Refusal::Gone)?
     }
 
+    /// Has the agent ask for its spec and apply it; returns at once.
+    ///
+    /// # Errors
+    /// It is not possible in this state, or there is nobody to ask.
+    pub async fn refresh(&self) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Refresh { reply }).await.map_err(|_| Refusal::Gone)?;
+        answer.await.map_err(|_| Refusal::Gone)?
+    }
+
     /// Ends the compute; returns when PostgreSQL is gone.
     ///
     /// # Errors
-    /// It has ended already.
-    pub async fn terminate(&self, mode: TerminateMode) -> Result<(), Refusal> {
+    /// The driver is gone.
+    pub async fn terminate(&self, mode: TerminateMode) -> Result<Ended, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Terminate { mode, reply }).await.map_err(|_| Refusal::Gone)?;
         answer.await.map_err(|_| Refusal::Gone)?

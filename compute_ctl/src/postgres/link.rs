@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgfleet_runtime::Kind;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use super::Postgres;
 
@@ -34,6 +35,16 @@ pub enum LinkError {
 /// A reload is a signal; this is how long its effect may take.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// By this name the agent's own sessions are told from others.
+pub(super) const OWN_NAME: &str = "compute_ctl";
+
+/// Settings of every session.
+const LIMITS: &str =
+    "-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off";
+
+/// The moving end of a session.
+pub(super) type Link = Connection<Socket, NoTlsStream>;
+
 impl Postgres {
     /// A session of the superuser, with limits that keep a stuck statement from holding the agent for ever. It ends when
     /// the client is dropped.
@@ -49,6 +60,25 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL does not take the connection.
     pub async fn connect_to(&self, database: &str) -> Result<Client, LinkError> {
+        self.connect_with(database, "").await
+    }
+
+    /// Such a session with more settings, like `-c log_statement=none`. Given when it starts, they are in force before its
+    /// first statement, and no setting of the database or the role overrides them.
+    ///
+    /// # Errors
+    /// PostgreSQL does not take the connection.
+    pub async fn connect_with(&self, database: &str, settings: &str) -> Result<Client, LinkError> {
+        let (client, connection) = self.link_as(self.session_name, database, settings).await?;
+        self.tasks.spawn("postgres_connection", Kind::Worker, connection);
+        Ok(client)
+    }
+
+    pub(super) async fn link(&self, database: &str) -> Result<(Client, Link), LinkError> {
+        self.link_as(OWN_NAME, database, "").await
+    }
+
+    async fn link_as(&self, name: &str, database: &str, settings: &str) -> Result<(Client, Link), LinkError> {
         let options = self.options();
         let mut config = Config::new();
         config
@@ -56,13 +86,10 @@ impl Postgres {
             .port(options.port)
             .user(options.superuser.as_str())
             .dbname(database)
-            .application_name("compute_ctl")
+            .application_name(name)
             .connect_timeout(Duration::from_secs(10))
-            .options("-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off");
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })?;
-        self.tasks.spawn("postgres_connection", Kind::Worker, connection);
-        Ok(client)
+            .options(format!("{LIMITS} {settings}"));
+        config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })
     }
 
     /// Makes the server read its configuration and waits until it has.
@@ -71,17 +98,19 @@ impl Postgres {
     /// It cannot be asked, or does not do it in time.
     pub async fn reload(&self) -> Result<(), LinkError> {
         const LOADED: &str = "SELECT pg_conf_load_time()::text";
-        let client = self.connect().await?;
-        let before: String = client.query_one(LOADED, &[]).await?.get(0);
-        client.batch_execute("SELECT pg_reload_conf()").await?;
+        let session = self.session().await?;
+        let before: String = session.query_one(LOADED, &[]).await?.get(0);
+        session.batch_execute("SELECT pg_reload_conf()").await?;
         let begun = tokio::time::Instant::now();
+        let mut pause = Duration::from_millis(1);
         while begun.elapsed() < RELOAD_LIMIT {
-            // A new session is a child of the postmaster and so knows what the postmaster knows.
-            let now: String = self.connect().await?.query_one(LOADED, &[]).await?.get(0);
+            // The postmaster tells its children after it has read the files itself, so a child that has, knows that it has.
+            let now: String = session.query_one(LOADED, &[]).await?.get(0);
             if now != before {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
         Err(LinkError::Reload(RELOAD_LIMIT))
     }
@@ -91,20 +120,7 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL cannot be asked.
     pub async fn setting_contexts(&self) -> Result<BTreeMap<String, String>, LinkError> {
-        let rows = self.connect().await?.query("SELECT name, context FROM pg_settings", &[]).await?;
+        let rows = self.session().await?.query("SELECT name, context FROM pg_settings", &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-
-    /// Settings whose value in the files takes effect only at a restart.
-    ///
-    /// # Errors
-    /// PostgreSQL cannot be asked.
-    pub async fn pending_restart(&self) -> Result<Vec<String>, LinkError> {
-        let rows = self
-            .connect()
-            .await?
-            .query("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name", &[])
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

@@ -111,6 +111,8 @@ impl Stage {
             privileged_role: "neon_superuser".into(),
             database: "postgres".into(),
             port: self.compute.pgport,
+            stop_limit: Duration::from_secs(60),
+            log_limit_bytes: u64::MAX,
         };
         Postgres::new(options, TaskGroup::new("test"))
     }
@@ -186,8 +188,7 @@ impl Stage {
     /// Waits until a session of the agent waits for a lock, and says its process.
     pub async fn blocked(&self) -> String {
         let admin = self.admin("postgres").await;
-        let sql =
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'compute_ctl' AND wait_event_type = 'Lock'";
+        let sql = "SELECT pid FROM pg_stat_activity WHERE starts_with(application_name, 'compute_ctl') AND wait_event_type = 'Lock'";
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let pid = admin.ask(sql).await;
