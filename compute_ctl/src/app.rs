@@ -325,6 +325,7 @@ fn which_postgres(config: &Config, programs: Programs, run_as: Option<RunAs>) ->
         socket_dir: socket_dir(&config.state_dir, run_as).map_err(state)?,
         run_as,
         superuser: config.connstr.superuser.clone(),
+        privileged_role: config.args.privileged_role_name.clone(),
         database: config.connstr.database.clone(),
         port: config.connstr.port,
         stop_limit: Duration::from_secs(config.args.pg_stop_timeout),

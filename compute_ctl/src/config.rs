@@ -67,6 +67,9 @@ pub struct Args {
     /// User that PostgreSQL runs as when the agent is root
     #[arg(long, default_value = "postgres", value_name = "NAME")]
     pub postgres_user: String,
+    /// Role that every new role is made a member of (small letters and '_'); made where it is absent
+    #[arg(long, default_value = "neon_superuser", value_name = "NAME")]
+    pub privileged_role_name: String,
     /// Take over a data directory that compute_ctl did not make
     #[arg(long)]
     pub adopt: bool,
@@ -114,6 +117,9 @@ pub enum ConfigError {
     /// `-i`.
     #[error("-i cannot be used: {0}")]
     ComputeId(pgfleet_api::ids::InvalidId),
+    /// `--privileged-role-name`.
+    #[error("--privileged-role-name cannot be {0:?}: {1}")]
+    PrivilegedRole(String, &'static str),
     /// `--http-host`.
     #[error("--http-host must be an IP address, not {0:?}")]
     HttpHost(String),
@@ -257,9 +263,11 @@ impl Config {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
             text => text.parse().map_err(|_| ConfigError::HttpHost(text.to_owned()))?,
         };
+        let connstr: Connstr = args.connstr.parse()?;
+        check_privileged_role(&args.privileged_role_name, &connstr)?;
         Ok(Self {
             compute_id: args.compute_id.parse().map_err(ConfigError::ComputeId)?,
-            connstr: args.connstr.parse()?,
+            connstr,
             pgdata: behind_links(&named),
             state_dir,
             spec,
@@ -269,6 +277,20 @@ impl Config {
             args,
         })
     }
+}
+
+fn check_privileged_role(name: &str, connstr: &Connstr) -> Result<(), ConfigError> {
+    let refuse = |why| Err(ConfigError::PrivilegedRole(name.to_owned(), why));
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+        return refuse("it is made of small letters and '_', 63 at most");
+    }
+    if name.starts_with("pg_") {
+        return refuse("names that begin with pg_ are PostgreSQL's own");
+    }
+    if name == connstr.superuser {
+        return refuse("it is the superuser of -C");
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
@@ -332,6 +354,15 @@ fn check(path: &Path, spec: &Value) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_privileged_role_is_a_plain_name() {
+        let connstr: Connstr = "postgresql://cloud_admin@127.0.0.1:5433/postgres".parse().unwrap();
+        assert!(check_privileged_role("neon_superuser", &connstr).is_ok());
+        for bad in ["", "Neon", "neon1", "a\"b", "pg_x", "cloud_admin", &"x".repeat(64)] {
+            assert!(check_privileged_role(bad, &connstr).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn connstr() {

@@ -41,7 +41,7 @@ pub struct AgentMetrics {
     #[metric(flatten)]
     pub lifecycle: Arc<LifecycleMetrics>,
     /// The hands.
-    #[metric(namespace = "apply")]
+    #[metric(flatten)]
     pub apply: Arc<ApplyMetrics>,
     /// The body.
     #[metric(namespace = "postgres")]

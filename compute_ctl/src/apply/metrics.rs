@@ -3,7 +3,8 @@
 use measured::metric::histogram::Thresholds;
 use measured::{CounterVec, FixedCardinalityLabel, HistogramVec, LabelGroup, MetricGroup};
 
-use super::plan::Phase;
+use super::phase::Phase;
+use super::upkeep::Migration;
 
 /// How an object's change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
@@ -25,16 +26,40 @@ pub(super) struct InPhase {
     pub(super) phase: Phase,
 }
 
-/// Changes of roles and databases.
-#[derive(MetricGroup)]
+#[derive(LabelGroup)]
+#[label(set = MigrationSet)]
+pub(super) struct FailedMigration {
+    pub(super) migration_id: Migration,
+}
+
+/// The room's groups.
+#[derive(MetricGroup, Default)]
 pub struct ApplyMetrics {
-    /// Roles and databases created or altered, by outcome.
+    /// Objects of specs.
+    #[metric(namespace = "apply")]
+    pub(super) objects: ObjectMetrics,
+    /// The agent's own migrations.
+    #[metric(flatten)]
+    pub(super) migrations: MigrationMetrics,
+}
+
+/// Changes of roles, databases and what is in them.
+#[derive(MetricGroup)]
+pub(super) struct ObjectMetrics {
+    /// Objects changed, by outcome.
     pub(super) objects_total: CounterVec<ObjectSet>,
-    /// Time for all changes of one phase.
+    /// Time for all changes of one phase; phases without a change are not counted.
     pub(super) phase_duration_seconds: HistogramVec<PhaseSet, 10>,
 }
 
-impl Default for ApplyMetrics {
+/// The reference's name for it.
+#[derive(MetricGroup)]
+pub(super) struct MigrationMetrics {
+    /// Migrations inside PostgreSQL that failed; each is tried again with the next spec.
+    pub(super) db_migration_failed_total: CounterVec<MigrationSet>,
+}
+
+impl Default for ObjectMetrics {
     fn default() -> Self {
         Self {
             objects_total: CounterVec::with_label_set(ObjectSet::new()),
@@ -43,5 +68,11 @@ impl Default for ApplyMetrics {
                 Thresholds::exponential_buckets(0.002, 2.5),
             ),
         }
+    }
+}
+
+impl Default for MigrationMetrics {
+    fn default() -> Self {
+        Self { db_migration_failed_total: CounterVec::with_label_set(MigrationSet::new()) }
     }
 }

@@ -1,22 +1,35 @@
 //! The hands: what of a spec has to change in a running PostgreSQL, and the changing.
 //!
-//! Called by `lifecycle`. `settings` and `plan` are pure; `catalog` reads, `execute` does. Nothing is ever dropped, one
-//! object that fails does not stop the others, and no verifier reaches a log.
+//! Called by `lifecycle`. `settings`, `plan`, `roles`, `databases` and `upkeep` are pure; `catalog` reads, `execute` does,
+//! through quiet sessions of `session`. Nothing is dropped that the spec does not name for it, one object that fails does
+//! not stop the others, and no verifier reaches a log.
 
 mod catalog;
 mod compare;
+mod databases;
 mod execute;
+mod facts;
 mod metrics;
+mod outcome;
+mod phase;
 mod plan;
 mod preview;
 mod quote;
+mod roles;
 #[cfg(test)]
 mod round_trip;
+mod session;
 mod settings;
+mod step;
+mod upkeep;
 
 pub use compare::{compare, shown};
-pub use execute::{ObjectFailure, Outcome, apply_catalog};
+pub use execute::{Moment, apply_catalog};
+pub use facts::{Catalog, KnownDatabase, KnownRole, Own, ServerFacts, Ties};
 pub use metrics::ApplyMetrics;
-pub use plan::{Action, Catalog, KnownDatabase, KnownRole, Phase, plan};
+pub use outcome::{ObjectFailure, Outcome};
+pub use phase::Phase;
+pub use plan::plan;
 pub use preview::{first, preview};
 pub use settings::{Class, Setting, SettingError, classify, classify_all, collect, read_conf, refuse_all};
+pub use step::Step;

@@ -129,7 +129,9 @@ impl Preview {
                 response.changes = preview(postgres, &prepared.spec).await.map_err(|error| unable(&error))?;
             }
             Err(LinkError::Connect { .. }) => self.without_a_server(&mut response, prepared, &wanted)?,
-            Err(error @ (LinkError::Query(_) | LinkError::Reload(_))) => return Err(unable(&error)),
+            Err(error @ (LinkError::Query(_) | LinkError::Reload(_) | LinkError::Silent(_))) => {
+                return Err(unable(&error));
+            }
         }
         response.verdict = verdict(&response);
         Ok(Planned { response, refusal: None })
@@ -151,7 +153,7 @@ impl Preview {
             response.notes.push("PostgreSQL does not run: its roles and databases are not known".to_owned());
         } else {
             response.notes.push("PostgreSQL was never started: it starts with this spec".to_owned());
-            response.changes = first(&prepared.spec);
+            response.changes = first(postgres, &prepared.spec);
         }
         Ok(())
     }

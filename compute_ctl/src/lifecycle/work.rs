@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::Tools;
 use super::promote;
-use crate::apply::{Outcome, Setting, apply_catalog};
+use crate::apply::{Moment, Outcome, Setting, apply_catalog};
 use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
 use crate::storage;
 
@@ -194,12 +194,13 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
         tools.pauses.at(PausePoint::AgentBeforeApply).await;
         to_be_read = write_conf(tools, prepared).map_err(|error| Failure::place("settings", &error))?;
     }
+    let moment = if server.is_none() { Moment::Start } else { Moment::Live };
     have_server(tools, server, task, wanted, to_be_read).await?;
     let mut failures = Vec::new();
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentMidApply).await;
         let begun = Instant::now();
-        failures = roles_and_databases(tools, &prepared.spec, stop).await?;
+        failures = roles_and_databases(tools, &prepared.spec, moment, stop).await?;
         tools.timings.configured(begun.elapsed());
     }
     let effect = observe(postgres, server.as_ref()).await?;
@@ -282,13 +283,18 @@ async fn have_server(
 
 /// Changes roles and databases, unless a newer spec has waited too long: then the statement under way is cut at the
 /// server too, so that nothing of the old spec goes on beside the new one.
-async fn roles_and_databases(tools: &Tools, spec: &ComputeSpec, stop: &Stop) -> Result<Vec<ErrorDetail>, Failure> {
+async fn roles_and_databases(
+    tools: &Tools,
+    spec: &ComputeSpec,
+    moment: Moment,
+    stop: &Stop,
+) -> Result<Vec<ErrorDetail>, Failure> {
     if spec.skip_pg_catalog_updates || spec.mode != ComputeMode::Primary {
         return Ok(Vec::new());
     }
     let hands = tools.postgres.named(HANDS);
     let outcome: Outcome = tokio::select! {
-        outcome = apply_catalog(&hands, spec, &tools.metrics) => {
+        outcome = apply_catalog(&hands, spec, moment, &tools.metrics) => {
             outcome.map_err(|error| Failure::connect(&error))?
         }
         () = stop.overdue() => {
@@ -338,7 +344,7 @@ pub(super) async fn start(tools: &Tools, server: &mut Option<Server>, task: &Tas
     if let Some(good) = &task.good {
         // The refused spec may have changed roles and databases before the restart that showed what it is.
         let quiet = Stop::new(Duration::ZERO);
-        failures.extend(roles_and_databases(tools, &good.spec, &quiet).await?);
+        failures.extend(roles_and_databases(tools, &good.spec, Moment::Start, &quiet).await?);
     }
     Err(Failure::Spec { failures, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
 }

@@ -24,6 +24,9 @@ pub enum LinkError {
     /// A query of the agent's own failed.
     #[error("PostgreSQL refused a query of the agent")]
     Query(#[from] tokio_postgres::Error),
+    /// It did not answer.
+    #[error("PostgreSQL did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// The reload was not seen in time.
     #[error("PostgreSQL did not reload its configuration within {} s", .0.as_secs())]
     Reload(Duration),
@@ -34,6 +37,10 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// By this name the agent's own sessions are told from others.
 pub(super) const OWN_NAME: &str = "compute_ctl";
+
+/// Settings of every session.
+const LIMITS: &str =
+    "-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off";
 
 /// The moving end of a session.
 pub(super) type Link = Connection<Socket, NoTlsStream>;
@@ -53,12 +60,25 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL does not take the connection.
     pub async fn connect_to(&self, database: &str) -> Result<Client, LinkError> {
-        let (client, connection) = self.link(database).await?;
+        self.connect_with(database, "").await
+    }
+
+    /// Such a session with more settings, like `-c log_statement=none`. Given when it starts, they are in force before its
+    /// first statement, and no setting of the database or the role overrides them.
+    ///
+    /// # Errors
+    /// PostgreSQL does not take the connection.
+    pub async fn connect_with(&self, database: &str, settings: &str) -> Result<Client, LinkError> {
+        let (client, connection) = self.link_as(self.session_name, database, settings).await?;
         self.tasks.spawn("postgres_connection", Kind::Worker, connection);
         Ok(client)
     }
 
     pub(super) async fn link(&self, database: &str) -> Result<(Client, Link), LinkError> {
+        self.link_as(OWN_NAME, database, "").await
+    }
+
+    async fn link_as(&self, name: &str, database: &str, settings: &str) -> Result<(Client, Link), LinkError> {
         let options = self.options();
         let mut config = Config::new();
         config
@@ -66,9 +86,9 @@ impl Postgres {
             .port(options.port)
             .user(options.superuser.as_str())
             .dbname(database)
-            .application_name(self.session_name)
+            .application_name(name)
             .connect_timeout(Duration::from_secs(10))
-            .options("-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off");
+            .options(format!("{LIMITS} {settings}"));
         config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })
     }
 

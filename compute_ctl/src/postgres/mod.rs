@@ -64,6 +64,8 @@ pub struct Options {
     pub run_as: Option<RunAs>,
     /// Name of the superuser.
     pub superuser: String,
+    /// Role that every new role is made a member of.
+    pub privileged_role: String,
     /// Database the agent connects to.
     pub database: String,
     /// Port PostgreSQL listens on.

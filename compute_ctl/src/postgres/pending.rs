@@ -17,10 +17,10 @@ const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type =
 const SETTINGS: &str = "SELECT name, setting FROM pg_settings WHERE pending_restart ORDER BY name";
 
 impl Postgres {
-    /// Sessions under another name than `compute_ctl`.
+    /// Sessions under another name than `compute_ctl`, but for the kept one, which is shared.
     #[must_use]
     pub fn named(&self, session_name: &'static str) -> Self {
-        Self { session_name, slot: super::session::Slot::default(), ..self.clone() }
+        Self { session_name, ..self.clone() }
     }
 
     /// Settings whose value would be another one after a restart.
