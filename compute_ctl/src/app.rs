@@ -108,7 +108,8 @@ impl ExitCode for AppError {
             Self::Owned(_) | Self::Ledger(_) => NOT_OURS,
             Self::Storage(error) => match error {
                 StorageError::NotOurs { .. } | StorageError::Other { .. } | StorageError::Marker { .. } => NOT_OURS,
-                StorageError::Io { .. } | StorageError::Initdb { .. } => FAILED,
+                StorageError::Local { .. } | StorageError::Disposable { .. } => NOT_OURS,
+                StorageError::Io { .. } | StorageError::Initdb { .. } | StorageError::Thread { .. } => FAILED,
             },
             Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) => FAILED,
             Self::Vital(_) | Self::Runtime(_) => FAILED,

@@ -52,7 +52,7 @@ async fn run_initdb(postgres: &Postgres, fresh: &Path, locale: &str) -> Result<R
 /// The superuser comes in over the unix socket, whose directory is closed to others; everybody else shows a password.
 ///
 /// The method is called md5 and means: SCRAM for a role with a SCRAM verifier, MD5 for one that has only an MD5 hash.
-fn host_based_authentication(superuser: &str) -> String {
+pub(super) fn host_based_authentication(superuser: &str) -> String {
     let superuser = superuser.replace('"', "\"\"");
     format!(
         "# Written by compute_ctl when it made this data directory; edits are kept.\n\

@@ -1,4 +1,5 @@
-//! Where the data directory comes from. In this version: made by `initdb`, kept across restarts, never deleted.
+//! Where the data directory comes from: made by `initdb`, kept across restarts and never deleted; or, where the spec names
+//! storage at page servers (`pageserver`), a base backup that is fetched anew at every start.
 //!
 //! Called by `app` (check at start) and `lifecycle` (make it). A directory is made under another name and renamed into
 //! place when it is whole (`place`), so a crash in the middle leaves nothing that looks like data. Every directory made
@@ -6,13 +7,19 @@
 
 mod initdb;
 mod marker;
+mod pageserver;
 mod place;
 
 use std::path::PathBuf;
 
 use pgfleet_api::ComputeId;
 
-pub use marker::{Found, MARKER_FILE, Marker, check};
+use marker::read_marker;
+pub use marker::{BuiltFrom, Found, MARKER_FILE, Marker, check};
+pub use pageserver::{
+    BackupError, FinishError, Lsn, PageError, PageStorage, Role, Source, SourceError, StorageMetrics, SyncError, TRIES,
+    Timings, UnpackError, WireError, keep_lease, settings,
+};
 use place::Workplace;
 
 use crate::postgres::Postgres;
@@ -58,6 +65,25 @@ pub enum StorageError {
         /// Its own words.
         said: String,
     },
+    /// It has data of its own, and the spec wants it built from page servers.
+    #[error("{path} holds data of its own, which a spec with page-server storage would replace; give another -D")]
+    Local {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It was built from page servers, and the spec wants data of its own.
+    #[error("{path} was built from a page server, and the spec names none; give another -D")]
+    Disposable {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A thread died.
+    #[error("making the data directory ended in the middle")]
+    Thread {
+        /// How.
+        #[source]
+        source: tokio::task::JoinError,
+    },
 }
 
 /// Makes the data directory unless it is there.
@@ -67,7 +93,10 @@ pub enum StorageError {
 pub async fn ensure(postgres: &Postgres, compute_id: &ComputeId) -> Result<(), StorageError> {
     let data_dir = &postgres.options().data_dir;
     if check(data_dir, compute_id, false)? == Found::Ours {
-        return Ok(());
+        return match read_marker(data_dir)?.disposable {
+            true => Err(StorageError::Disposable { path: data_dir.clone() }),
+            false => Ok(()),
+        };
     }
     let begun = std::time::Instant::now();
     let workplace = Workplace::make(postgres, compute_id)?;
