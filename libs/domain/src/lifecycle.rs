@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! empty ─► configuration_pending ─► configuration ─► running | failed
-//! empty ─► init ─► running | failed          running ─► init (PostgreSQL died and is started again)
+//! empty ─► init ─► running | failed          running ─► init (PostgreSQL died, or is restarted for a setting)
 //! running, failed ─► configuration_pending   running, failed ─► refresh_configuration_pending ─► refresh_configuration
 //! refresh_configuration ─► running | refresh_configuration_pending
 //! every state but terminated ─► termination_pending_{fast,immediate} ─► terminated
@@ -33,6 +33,8 @@ pub enum Event {
     StartFailed,
     /// PostgreSQL ended by itself.
     PostgresDied,
+    /// The agent begins to restart a PostgreSQL that serves, because settings wait for it.
+    RestartStarted,
     /// A pull of the spec was asked for.
     RefreshRequested,
     /// The pulled spec is here.
@@ -87,6 +89,7 @@ pub fn transition(state: ComputeState, event: Event) -> Result<ComputeState, Ref
         Event::StartSucceeded => (state == S::Init).then_some(S::Running),
         Event::StartFailed => (state == S::Init).then_some(S::Failed),
         Event::PostgresDied => postgres_died(state),
+        Event::RestartStarted => (state == S::Running).then_some(S::Init),
         Event::RefreshRequested => matches!(state, S::Running | S::Failed | S::RefreshConfigurationPending)
             .then_some(S::RefreshConfigurationPending),
         Event::RefreshReceived => (state == S::RefreshConfigurationPending).then_some(S::RefreshConfiguration),
@@ -144,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [E; 13] = [
+    const EVENTS: [E; 14] = [
         E::SpecAccepted,
         E::ApplyStarted,
         E::ApplySucceeded,
@@ -153,6 +156,7 @@ mod tests {
         E::StartSucceeded,
         E::StartFailed,
         E::PostgresDied,
+        E::RestartStarted,
         E::RefreshRequested,
         E::RefreshReceived,
         E::TerminateRequested(TerminateMode::Fast),
@@ -188,6 +192,7 @@ mod tests {
             S::Running => vec![
                 (E::SpecAccepted, S::ConfigurationPending),
                 (E::PostgresDied, S::Init),
+                (E::RestartStarted, S::Init),
                 (E::RefreshRequested, S::RefreshConfigurationPending),
             ],
             S::RefreshConfigurationPending => vec![

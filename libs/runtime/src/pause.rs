@@ -30,11 +30,17 @@ pub enum PausePoint {
     AgentBeforeFsync,
     /// The agent's ledger is durable and nothing is done yet.
     AgentAfterRename,
+    /// The agent is about to write the settings of an accepted spec.
+    AgentBeforeApply,
+    /// The settings of a spec are in effect, its roles and databases are not.
+    AgentMidApply,
+    /// A spec is in effect and the ledger does not say so yet.
+    AgentBeforeGood,
 }
 
 impl PausePoint {
     /// Every point.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::AfterStepDown,
         Self::AfterClaim,
         Self::InWriteTx,
@@ -43,6 +49,9 @@ impl PausePoint {
         Self::BeforePush,
         Self::AgentBeforeFsync,
         Self::AgentAfterRename,
+        Self::AgentBeforeApply,
+        Self::AgentMidApply,
+        Self::AgentBeforeGood,
     ];
 
     /// The name used in the variable and on the line.
@@ -57,6 +66,9 @@ impl PausePoint {
             Self::BeforePush => "before_push",
             Self::AgentBeforeFsync => "agent_before_fsync",
             Self::AgentAfterRename => "agent_after_rename",
+            Self::AgentBeforeApply => "agent_before_apply",
+            Self::AgentMidApply => "agent_mid_apply",
+            Self::AgentBeforeGood => "agent_before_good",
         }
     }
 }
