@@ -31,7 +31,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, Postgres, Programs, ProgramsError, RunAs, RunAsError};
-use crate::storage::{self, StorageError};
+use crate::storage::{self, PageStorage, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
 const SOCKET_DIR_LIMIT: usize = 85;
@@ -127,6 +127,7 @@ pub struct App {
     external: Listener,
     internal: Listener,
     pull: Option<(ControllerClient, Arc<LifecycleMetrics>)>,
+    pages: PageStorage,
     config: Config,
     boot_id: BootId,
     /// Held so that no second agent works in the same place.
@@ -176,8 +177,11 @@ impl App {
             exit_on_failure: config.args.exit_on_failure,
             pace: lifecycle::Pace::default(),
         };
+        let pages = PageStorage::new(basebackup_tries(config.args.dev));
+        let storage_metrics = pages.metrics();
         let tools = Tools {
             postgres,
+            pages: pages.clone(),
             compute_id: config.compute_id.clone(),
             metrics: Arc::clone(&apply_metrics),
             numbers: Arc::clone(&lifecycle_metrics),
@@ -193,6 +197,7 @@ impl App {
                 lifecycle: lifecycle_metrics,
                 apply: apply_metrics,
                 postgres: postgres_metrics,
+                storage: storage_metrics,
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
@@ -211,10 +216,8 @@ impl App {
             body_limit_bytes: http::SPEC_LIMIT_BYTES,
             request_timeout: None,
         };
-        let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, _lock: lock })
+        let (external, internal) = bind(&config).await?;
+        Ok(Self { root, driver, handle, door, layers, external, internal, pull, pages, config, boot_id, _lock: lock })
     }
 
     /// Runs until the end.
@@ -234,6 +237,8 @@ impl App {
             let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
+        let lease = storage::keep_lease(self.pages.watch(), self.pages.metrics(), driver.token());
+        driver.spawn("lsn_lease", Kind::Worker, lease);
         root.token().cancelled().await;
         driver.stop().await;
         if let Err(names) = root.stop_within(END_LIMIT).await {
@@ -256,6 +261,19 @@ impl App {
         };
         Ok(port_file::write(path, &content)?)
     }
+}
+
+async fn bind(config: &Config) -> Result<(Listener, Listener), BindError> {
+    let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
+    Ok((external, internal))
+}
+
+/// A door for tests: tries that fail take a minute together.
+fn basebackup_tries(dev: bool) -> u32 {
+    let given = std::env::var("NEON_COMPUTE_TESTING_BASEBACKUP_RETRIES").ok().filter(|_| dev);
+    given.and_then(|text| text.parse().ok()).unwrap_or(storage::TRIES)
 }
 
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {

@@ -13,6 +13,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 use crate::apply::ApplyMetrics;
 use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
+use crate::storage::StorageMetrics;
 
 /// The page.
 #[derive(MetricGroup)]
@@ -40,6 +41,9 @@ pub struct AgentMetrics {
     /// The body.
     #[metric(namespace = "postgres")]
     pub postgres: Arc<PostgresMetrics>,
+    /// Storage at page servers.
+    #[metric(namespace = "storage")]
+    pub storage: Arc<StorageMetrics>,
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,

@@ -13,6 +13,7 @@ use super::work::Prepared;
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
 use crate::postgres::CheckError;
+use crate::storage::Source;
 
 /// What the door says to a spec.
 pub(super) enum Decision {
@@ -115,6 +116,8 @@ fn accepted(
 pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
     let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
     let content = |error: crate::apply::SettingError| Refusal::Content { path: error.path, msg: error.msg };
+    let storage = Source::of(&parsed.spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
+    let storage = storage.map(Arc::new);
     let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
     if server_runs {
         match tools.postgres.setting_contexts().await {
@@ -132,5 +135,5 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
         }
         CheckError::Run(_) => Refusal::Unable(pgfleet_runtime::exit::chain(&error)),
     })?;
-    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings }))
+    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings, storage }))
 }

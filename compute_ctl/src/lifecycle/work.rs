@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::agent::{AgentStatus, ErrorDetail, PostgresInfo};
-use pgfleet_api::spec::{ComputeSpec, OnFailure, RestartPolicy};
+use pgfleet_api::spec::{ComputeMode, ComputeSpec, OnFailure, RestartPolicy};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::PausePoint;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Tools;
+use super::disk;
 use crate::apply::{Outcome, Setting, apply_catalog};
-use crate::postgres::{Postgres, Server, ServerError, render};
-use crate::storage;
+use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
+use crate::storage::{self, Source};
 
 /// Syncing file by file makes the start after a crash take seconds.
 const DEFAULTS: [(&str, &str); 1] = [("recovery_init_sync_method", "syncfs")];
@@ -31,6 +32,8 @@ pub struct Prepared {
     pub ignored_fields: Vec<String>,
     /// Its settings.
     pub settings: Vec<Setting>,
+    /// Its storage at page servers; none on stock PostgreSQL.
+    pub storage: Option<Arc<Source>>,
 }
 
 /// What is to be done.
@@ -118,6 +121,8 @@ pub enum Failure {
     },
     /// The machine or the server is at fault: it may work later.
     Place(ErrorDetail),
+    /// Storage is at fault, and was tried often enough for now.
+    Exhausted(ErrorDetail),
 }
 
 impl Failure {
@@ -160,7 +165,6 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
         Order::Apply(prepared) => Some(prepared.as_ref()),
         Order::Start | Order::Restart | Order::Stop => None,
     };
-    storage::ensure(postgres, &tools.compute_id).await.map_err(|error| Failure::place("storage", &error))?;
     if let Some(running) = server
         && running.is_gone().await
     {
@@ -169,19 +173,24 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
-    if let Some(prepared) = wanted {
-        tools.pauses.at(PausePoint::AgentBeforeApply).await;
-        postgres
-            .write_conf(&render(&effective(&prepared.settings)))
-            .map_err(|error| Failure::place("settings", &error))?;
+    if let Err(error) = tools.have_directory(wanted).await {
+        let effect = if server.is_some() { observe(tools, server.as_ref()).await? } else { Effect::default() };
+        return Err(disk::refused(&error, effect));
     }
-    have_server(tools, server, task, wanted).await?;
+    if wanted.is_some() {
+        tools.pauses.at(PausePoint::AgentBeforeApply).await;
+    }
+    let conf = have_conf(tools, server.is_some(), wanted).map_err(|error| Failure::place("settings", &error))?;
+    have_server(tools, server, (task, stop), wanted, &conf).await?;
     let mut failures = Vec::new();
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentMidApply).await;
-        failures = roles_and_databases(tools, &prepared.spec, stop).await?;
+        // What follows a primary, or stands still, cannot be changed.
+        if prepared.spec.mode == ComputeMode::Primary {
+            failures = roles_and_databases(tools, &prepared.spec, stop).await?;
+        }
     }
-    let effect = observe(postgres, server.as_ref()).await?;
+    let effect = observe(tools, server.as_ref()).await?;
     if effect.pending_restart.is_empty() {
         // A value that waits for a restart has not proved yet that PostgreSQL starts with it.
         postgres.keep_conf().map_err(|error| Failure::place("settings", &error))?;
@@ -192,10 +201,27 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if failures.is_empty() { Ok(effect) } else { Err(Failure::Spec { failures, effect, rolled_back: false }) }
 }
 
-/// The agent's own defaults, then the spec: the last of a name wins.
-fn effective(settings: &[Setting]) -> Vec<(String, String)> {
-    let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
+/// The configuration, in its place unless the directory for it is built only before the start.
+fn have_conf(tools: &Tools, runs: bool, wanted: Option<&Prepared>) -> Result<String, ConfError> {
+    let Some(prepared) = wanted else { return tools.postgres.conf_in_place() };
+    let text = render(&effective(prepared));
+    if runs || !tools.starts_afresh() {
+        tools.postgres.write_conf(&text)?;
+    }
+    Ok(text)
+}
+
+/// The agent's own defaults, the lines of the spec, what storage asks for, the settings of the spec: the last of a name
+/// wins.
+fn effective(prepared: &Prepared) -> Vec<(String, String)> {
+    let (settings, lines): (Vec<_>, Vec<_>) =
+        prepared.settings.iter().partition(|setting| setting.path.starts_with("cluster.settings"));
+    let pair = |setting: &&Setting| (setting.name.clone(), setting.value.clone());
+    let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
+    let storage = prepared.storage.iter().flat_map(|source| storage::settings(source)).collect::<Vec<_>>();
+    // A line that stands twice counts at its later place, and storage needs its order.
+    let settings: Vec<_> = settings.iter().map(pair).filter(|setting| !storage.contains(setting)).collect();
+    own.chain(lines.iter().map(pair)).chain(storage).chain(settings).collect()
 }
 
 /// Has the server run with the configuration in place: started, reloaded, or restarted where the spec allows it and a
@@ -203,18 +229,19 @@ fn effective(settings: &[Setting]) -> Vec<(String, String)> {
 async fn have_server(
     tools: &Tools,
     server: &mut Option<Server>,
-    task: &Task,
+    (task, stop): (&Task, &Stop),
     wanted: Option<&Prepared>,
+    conf: &str,
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     if server.is_none() {
-        return start(tools, server, task).await;
+        return start(tools, server, (task, stop), conf).await;
     }
     let mut restart = matches!(task.order, Order::Restart);
     if let Some(prepared) = wanted {
         postgres.reload().await.map_err(|error| Failure::connect(&error))?;
         if prepared.spec.restart_policy == RestartPolicy::Now {
-            let waiting = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
+            let waiting = tools.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
             restart = !waiting.is_empty();
             if restart {
                 tracing::warn!("PostgreSQL is restarted for {} (restart_policy is now)", waiting.join(", "));
@@ -223,7 +250,7 @@ async fn have_server(
     }
     if restart && let Some(running) = server.take() {
         running.stop().await;
-        return start(tools, server, task).await;
+        return start(tools, server, (task, stop), conf).await;
     }
     Ok(())
 }
@@ -257,8 +284,14 @@ async fn roles_and_databases(tools: &Tools, spec: &ComputeSpec, stop: &Stop) -> 
 }
 
 /// Starts the server; where it does not start with a new configuration, goes back to what the last good spec says.
-async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Result<(), Failure> {
+async fn start(
+    tools: &Tools,
+    server: &mut Option<Server>,
+    (task, stop): (&Task, &Stop),
+    conf: &str,
+) -> Result<(), Failure> {
     let postgres = &tools.postgres;
+    tools.build_directory(conf, stop).await?;
     let failed = match try_start(postgres, server).await {
         Ok(()) => return Ok(()),
         Err(failed) => failed,
@@ -276,6 +309,16 @@ async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Resul
     if !restored {
         return Err(Failure::place("start", &failed));
     }
+    if tools.starts_afresh() {
+        // What it was built for goes with the refused spec.
+        let Some(good) = &task.good else {
+            let failures = vec![said("start", chain(&failed))];
+            return Err(Failure::Spec { failures, effect: Effect::default(), rolled_back: false });
+        };
+        tools.follow(good.storage.clone());
+        let conf = postgres.conf_in_place().map_err(|error| Failure::place("settings", &error))?;
+        tools.build_directory(&conf, stop).await?;
+    }
     tracing::warn!("{}: starting PostgreSQL with the last good configuration", chain(&failed));
     if let Err(again) = try_start(postgres, server).await {
         // It does not start with either, so the new one is not to blame: it stays in place.
@@ -288,7 +331,7 @@ async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Resul
         let quiet = Stop::new(Duration::ZERO);
         failures.extend(roles_and_databases(tools, &good.spec, &quiet).await?);
     }
-    Err(Failure::Spec { failures, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
+    Err(Failure::Spec { failures, effect: observe(tools, server.as_ref()).await?, rolled_back: true })
 }
 
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
@@ -300,8 +343,9 @@ async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(
     ready
 }
 
-async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
-    let pending_restart = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
+async fn observe(tools: &Tools, server: Option<&Server>) -> Result<Effect, Failure> {
+    let postgres = &tools.postgres;
+    let pending_restart = tools.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
     let postgres = server.map(|server| PostgresInfo {
         pid: server.pid(),
         version: postgres.options().programs.version.clone(),

@@ -13,8 +13,9 @@ mod run_as;
 mod server;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use pgfleet_api::spec::Secret;
 use pgfleet_runtime::TaskGroup;
 
 pub use conf::{CONF_FILE, ConfError, render};
@@ -53,6 +54,8 @@ pub struct Postgres {
     metrics: Arc<PostgresMetrics>,
     /// What its sessions are called in `pg_stat_activity`.
     session_name: &'static str,
+    /// Shown to storage by the server itself.
+    storage_token: Arc<Mutex<Option<Secret>>>,
 }
 
 impl Postgres {
@@ -60,7 +63,16 @@ impl Postgres {
     #[must_use]
     pub fn new(options: Options, tasks: TaskGroup) -> Self {
         let metrics = Arc::new(PostgresMetrics::new_zero());
-        Self { options: Arc::new(options), tasks, metrics, session_name: "compute_ctl" }
+        Self { options: Arc::new(options), tasks, metrics, session_name: "compute_ctl", storage_token: Arc::default() }
+    }
+
+    /// The token that the server gets at its next start, for storage that asks for one.
+    pub fn set_storage_token(&self, token: Option<Secret>) {
+        *self.storage_token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn storage_token(&self) -> Option<Secret> {
+        self.storage_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Which PostgreSQL, where, and for whom.

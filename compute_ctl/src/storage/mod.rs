@@ -18,7 +18,7 @@ use marker::read_marker;
 pub use marker::{BuiltFrom, Found, MARKER_FILE, Marker, check};
 pub use pageserver::{
     BackupError, FinishError, Lsn, PageError, PageStorage, Role, Source, SourceError, StorageMetrics, SyncError, TRIES,
-    Timings, UnpackError, WireError, keep_lease, settings,
+    Timings, UnpackError, WireError, keep_lease, replaceable, settings,
 };
 use place::Workplace;
 

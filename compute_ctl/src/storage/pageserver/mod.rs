@@ -165,6 +165,7 @@ impl PageStorage {
         self.fetch(postgres, source, at, (&workplace, &turn), &mut timings).await?;
         finish::complete(postgres, &workplace.fresh, source.role, conf)?;
         let marker = Marker { built_from: Some(built_from(source)), disposable: true, ..Marker::of(compute_id) };
+        postgres.clear_dead();
         let data_dir = postgres.options().data_dir.clone();
         blocking(turn, move || workplace.replace(&data_dir, &marker)).await?;
         *self.timings.lock().unwrap_or_else(PoisonError::into_inner) = timings;
@@ -266,7 +267,10 @@ fn built_from(source: &Source) -> BuiltFrom {
 }
 
 /// Only what was built from storage may be built anew.
-fn replaceable(data_dir: &Path, compute_id: &ComputeId) -> Result<(), StorageError> {
+///
+/// # Errors
+/// It is not this compute's, or holds data of its own.
+pub fn replaceable(data_dir: &Path, compute_id: &ComputeId) -> Result<(), StorageError> {
     match super::check(data_dir, compute_id, false)? {
         super::Found::Nothing => Ok(()),
         super::Found::Ours if read_marker(data_dir)?.disposable => Ok(()),
