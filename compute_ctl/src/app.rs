@@ -23,6 +23,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::pause::{PauseError, Pauses};
 use pgfleet_runtime::port_file::{self, PortFileError};
 use pgfleet_runtime::{Kind, TaskGroup, signals};
+use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyMetrics;
 use crate::config::{Config, ConfigError};
@@ -30,7 +31,7 @@ use crate::http::{self, Door};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
-use crate::postgres::{self, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
 use crate::storage::{self, PageStorage, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -130,6 +131,7 @@ pub struct App {
     pages: PageStorage,
     config: Config,
     boot_id: BootId,
+    log: LogFollower,
     /// Held so that no second agent works in the same place.
     _lock: File,
 }
@@ -156,27 +158,12 @@ impl App {
 
         let root = TaskGroup::new("agent");
         let boot_id = BootId::generate();
-        let options = postgres::Options {
-            programs,
-            data_dir: config.pgdata.clone(),
-            state_dir: config.state_dir.clone(),
-            socket_dir,
-            run_as,
-            superuser: config.connstr.superuser.clone(),
-            database: config.connstr.database.clone(),
-            port: config.connstr.port,
-        };
+        let options = which_postgres(&config, programs, run_as, socket_dir);
         let postgres = Postgres::new(options, root.child("postgres"));
+        let log = postgres.follow_log();
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
         let postgres_metrics = postgres.metrics();
-        let options = lifecycle::Options {
-            compute_id: config.compute_id.clone(),
-            boot_id,
-            spec: config.spec.take(),
-            restart_postgres: config.args.restart_postgres,
-            exit_on_failure: config.args.exit_on_failure,
-            pace: lifecycle::Pace::default(),
-        };
+        let options = how_it_lives(&mut config, boot_id);
         let pages = PageStorage::new(basebackup_tries(config.args.dev));
         let storage_metrics = pages.metrics();
         let tools = Tools {
@@ -205,6 +192,7 @@ impl App {
         };
         let door = Door {
             handle: handle.clone(),
+            preview: Arc::new(driver.preview()),
             compute_id: config.compute_id.clone(),
             verifier,
             keys_from_config,
@@ -217,7 +205,21 @@ impl App {
             request_timeout: None,
         };
         let (external, internal) = bind(&config).await?;
-        Ok(Self { root, driver, handle, door, layers, external, internal, pull, pages, config, boot_id, _lock: lock })
+        Ok(Self {
+            root,
+            driver,
+            handle,
+            door,
+            layers,
+            external,
+            internal,
+            pull,
+            pages,
+            config,
+            boot_id,
+            log,
+            _lock: lock,
+        })
     }
 
     /// Runs until the end.
@@ -231,6 +233,9 @@ impl App {
         let web = root.child("http");
         listener::serve(self.external, http::external(self.door.clone(), self.layers.clone()), &web, Limits::default());
         listener::serve(self.internal, http::internal(self.door, self.layers), &web, Limits::default());
+        // A token of its own: it hears PostgreSQL's last words, after the root was told to end.
+        let log_end = CancellationToken::new();
+        root.child("log").spawn("postgres_log", Kind::Worker, self.log.run(log_end.clone()));
         let driver = root.child("lifecycle");
         driver.spawn("driver", Kind::Vital, self.driver.run(root.token()));
         if let Some((client, numbers)) = self.pull {
@@ -241,6 +246,7 @@ impl App {
         driver.spawn("lsn_lease", Kind::Worker, lease);
         root.token().cancelled().await;
         driver.stop().await;
+        log_end.cancel();
         if let Err(names) = root.stop_within(END_LIMIT).await {
             tracing::error!("tasks did not end in time: {}", names.join(", "));
         }
@@ -263,6 +269,17 @@ impl App {
     }
 }
 
+fn how_it_lives(config: &mut Config, boot_id: BootId) -> lifecycle::Options {
+    lifecycle::Options {
+        compute_id: config.compute_id.clone(),
+        boot_id,
+        spec: config.spec.take(),
+        restart_postgres: config.args.restart_postgres,
+        exit_on_failure: config.args.exit_on_failure,
+        pace: lifecycle::Pace::default(),
+    }
+}
+
 async fn bind(config: &Config) -> Result<(Listener, Listener), BindError> {
     let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -274,6 +291,26 @@ async fn bind(config: &Config) -> Result<(Listener, Listener), BindError> {
 fn basebackup_tries(dev: bool) -> u32 {
     let given = std::env::var("NEON_COMPUTE_TESTING_BASEBACKUP_RETRIES").ok().filter(|_| dev);
     given.and_then(|text| text.parse().ok()).unwrap_or(storage::TRIES)
+}
+
+fn which_postgres(
+    config: &Config,
+    programs: Programs,
+    run_as: Option<RunAs>,
+    socket_dir: PathBuf,
+) -> postgres::Options {
+    postgres::Options {
+        programs,
+        data_dir: config.pgdata.clone(),
+        state_dir: config.state_dir.clone(),
+        socket_dir,
+        run_as,
+        superuser: config.connstr.superuser.clone(),
+        database: config.connstr.database.clone(),
+        port: config.connstr.port,
+        stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
+        log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
+    }
 }
 
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {

@@ -75,6 +75,12 @@ pub struct Args {
     /// What to do when PostgreSQL ends by itself
     #[arg(long, value_enum, default_value = "on-crash", value_name = "WHEN")]
     pub restart_postgres: RestartPostgres,
+    /// How long a fast stop of PostgreSQL may take before an immediate one
+    #[arg(long, default_value_t = 60, value_name = "SECS")]
+    pub pg_stop_timeout: u64,
+    /// Length at which PostgreSQL's log file is cut; one earlier part is kept
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pg_log_max_mb: u64,
     /// Log as JSON
     #[arg(long)]
     pub log_json: bool,

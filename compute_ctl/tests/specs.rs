@@ -26,12 +26,13 @@ async fn a_higher_term_is_kept_even_when_the_spec_cannot_be_judged() {
     let check = compute.pgdata().with_extension("pgfleet").join("check");
     std::fs::remove_dir_all(&check).unwrap();
     std::fs::write(&check, "").unwrap();
-    let (code, body) = compute.configure(&empty(), Some(fence(6, 8, 'b'))).await;
+    let other = spec(json!([]), json!([]), json!([setting("work_mem", "5MB")]));
+    let (code, body) = compute.configure(&other, Some(fence(6, 8, 'b'))).await;
     assert_eq!(code, 500, "{body}");
     std::fs::remove_file(&check).unwrap();
     let (code, body) = compute.configure(&empty(), Some(fence(5, 9, 'c'))).await;
     assert_eq!((code, &body["code"], &body["highest"]["term"]), (409, &json!("stale_term"), &json!(6)), "{body}");
-    let (code, body) = compute.configure(&empty(), Some(fence(6, 8, 'b'))).await;
+    let (code, body) = compute.configure(&other, Some(fence(6, 8, 'b'))).await;
     assert_eq!(code, 200, "what could not be judged is taken when it is sent again: {body}");
 }
 

@@ -67,12 +67,15 @@ pub async fn apply_catalog(
     spec: &ComputeSpec,
     metrics: &ApplyMetrics,
 ) -> Result<Outcome, LinkError> {
+    let mut outcome = Outcome::default();
+    let actions = plan(spec, &catalog::read(&*postgres.session().await?).await?);
+    if actions.is_empty() {
+        return Ok(outcome);
+    }
     let client = postgres.connect().await?;
     for statement in QUIET {
         client.batch_execute(statement).await?;
     }
-    let actions = plan(spec, &catalog::read(&client).await?);
-    let mut outcome = Outcome::default();
     for phase in Phase::ALL {
         let begun = Instant::now();
         for action in actions.iter().filter(|action| action.phase == phase) {

@@ -4,13 +4,17 @@
 //! object that fails does not stop the others, and no verifier reaches a log.
 
 mod catalog;
+mod compare;
 mod execute;
 mod metrics;
 mod plan;
+mod preview;
 mod quote;
 mod settings;
 
+pub use compare::{compare, shown};
 pub use execute::{ObjectFailure, Outcome, apply_catalog};
 pub use metrics::ApplyMetrics;
 pub use plan::{Action, Catalog, KnownDatabase, KnownRole, Phase, plan};
-pub use settings::{Class, Setting, SettingError, classify, classify_all, collect};
+pub use preview::{first, preview};
+pub use settings::{Class, Setting, SettingError, classify, classify_all, collect, read_conf, refuse_all};

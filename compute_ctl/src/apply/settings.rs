@@ -81,7 +81,10 @@ fn judge_own(setting: &Setting, port: u16) -> Result<(), SettingError> {
 }
 
 /// Reads `name = value` lines. Includes are refused: what they bring could not be judged.
-fn read_conf(text: &str) -> Result<Vec<Setting>, SettingError> {
+///
+/// # Errors
+/// The first line that cannot be read.
+pub fn read_conf(text: &str) -> Result<Vec<Setting>, SettingError> {
     let mut found = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let refuse = |msg: &str| SettingError {
@@ -155,19 +158,28 @@ pub fn classify(name: &str, context: Option<&str>) -> Class {
 /// # Errors
 /// The first that is unknown or cannot be set.
 pub fn classify_all(settings: &[Setting], contexts: &BTreeMap<String, String>) -> Result<(), SettingError> {
-    for setting in settings {
+    refuse_all(settings, contexts).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Every setting that is unknown or cannot be set, with the reason.
+#[must_use]
+pub fn refuse_all<'a>(
+    settings: &'a [Setting],
+    contexts: &BTreeMap<String, String>,
+) -> Vec<(&'a Setting, SettingError)> {
+    let judge = |setting: &'a Setting| {
         // Names are compared as PostgreSQL does, without case; a few of its own have capitals.
         let context = contexts
             .get(&setting.name)
             .or_else(|| contexts.iter().find(|(name, _)| name.eq_ignore_ascii_case(&setting.name)).map(|(_, c)| c));
         let msg = match classify(&setting.name, context.map(String::as_str)) {
-            Class::Reload | Class::Restart => continue,
+            Class::Reload | Class::Restart => return None,
             Class::Internal => format!("{} cannot be set", setting.name),
             Class::Unknown => format!("PostgreSQL has no setting {}", setting.name),
         };
-        return Err(SettingError { path: setting.path.clone(), msg });
-    }
-    Ok(())
+        Some((setting, SettingError { path: setting.path.clone(), msg }))
+    };
+    settings.iter().filter_map(judge).collect()
 }
 
 #[cfg(test)]

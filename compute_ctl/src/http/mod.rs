@@ -7,6 +7,7 @@ mod answer;
 mod auth;
 mod configure;
 mod metrics;
+mod plan;
 mod refresh;
 mod spec;
 mod status;
@@ -22,13 +23,14 @@ use pgfleet_api::ComputeId;
 use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::{Layers, finish};
 
-use crate::lifecycle::Handle;
+use crate::lifecycle::{Handle, Preview};
 
 /// Largest spec that is read.
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Route templates, for the metrics.
-pub const ROUTES: [&str; 6] = ["/status", "/configure", "/spec", "/terminate", "/metrics", "/refresh_configuration"];
+pub const ROUTES: [&str; 7] =
+    ["/status", "/configure", "/plan", "/spec", "/terminate", "/metrics", "/refresh_configuration"];
 
 /// Makes a page of metrics.
 pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
@@ -38,6 +40,8 @@ pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
 pub struct Door {
     /// The driver.
     pub handle: Handle,
+    /// Says what a spec would do.
+    pub preview: Arc<Preview>,
     /// This compute.
     pub compute_id: ComputeId,
     /// Checks tokens; none where no keys are given and only the loopback interface is listened on.
@@ -54,6 +58,7 @@ pub fn external(door: Door, layers: Layers) -> Router {
     let guarded = Router::new()
         .route("/status", get(status::get))
         .route("/configure", post(configure::post))
+        .route("/plan", post(plan::post))
         .route("/spec", post(spec::post))
         .route("/terminate", post(terminate::post))
         .route_layer(from_fn_with_state(door.clone(), auth::guard))

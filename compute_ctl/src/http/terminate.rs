@@ -5,13 +5,12 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use http::StatusCode;
 use pgfleet_api::ErrorCode;
-use pgfleet_api::agent::{ComputeState, TerminateMode, TerminateResponse};
+use pgfleet_api::agent::{TerminateMode, TerminateResponse};
 use pgfleet_runtime::http::ApiError;
 use serde::Deserialize;
 
 use super::Door;
 use super::answer::refused;
-use crate::lifecycle::Refusal;
 
 /// Query of the route.
 #[derive(Debug, Deserialize)]
@@ -28,10 +27,7 @@ pub(super) async fn post(
     let Query(how) = how.map_err(|error| {
         ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, error.body_text()).at("mode")
     })?;
-    let status = match door.handle.terminate(how.mode).await {
-        Ok(()) => StatusCode::OK,
-        Err(Refusal::Ending(ComputeState::Terminated)) => StatusCode::CREATED,
-        Err(refusal) => return Err(refused(refusal)),
-    };
-    Ok((status, Json(TerminateResponse { lsn: None })))
+    let ended = door.handle.terminate(how.mode).await.map_err(refused)?;
+    let status = if ended.before { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(TerminateResponse { lsn: ended.lsn.map(String::from) })))
 }

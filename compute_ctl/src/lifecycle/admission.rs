@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::body::{Body, Tools};
 use super::handle::{Configure, Origin, Refusal};
-use super::work::Prepared;
+use super::work::{Prepared, conf_text};
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
 use crate::postgres::CheckError;
@@ -119,9 +119,18 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
     let storage = Source::of(&parsed.spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
     let storage = storage.map(Arc::new);
     let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
+    let text = conf_text(&settings, storage.as_deref());
+    if tools.postgres.is_checked(&text) {
+        let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
+        return Ok(Arc::new(Prepared { spec, ignored_fields, settings, storage }));
+    }
+    let mut classified = false;
     if server_runs {
         match tools.postgres.setting_contexts().await {
-            Ok(contexts) => classify_all(&settings, &contexts).map_err(content)?,
+            Ok(contexts) => {
+                classify_all(&settings, &contexts).map_err(content)?;
+                classified = true;
+            }
             // The server program itself judges below; a server in trouble is the work's business.
             Err(error) => tracing::warn!("settings could not be classified: {}", pgfleet_runtime::exit::chain(&error)),
         }
@@ -135,5 +144,8 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
         }
         CheckError::Run(_) => Refusal::Unable(pgfleet_runtime::exit::chain(&error)),
     })?;
+    if classified {
+        tools.postgres.note_checked(text);
+    }
     Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings, storage }))
 }

@@ -30,6 +30,9 @@ impl<B: Body> Driver<B> {
         self.good = entry.good.as_ref().and_then(read);
         // What was given up is not applied again. One that is to be kept for somebody to look at is started as it is.
         let keeps = entry.rejected && self.keeps_what_failed();
+        if keeps {
+            self.accepted = entry.accepted.as_ref().and_then(read);
+        }
         let kept = if entry.rejected && !keeps { entry.good.clone() } else { entry.accepted.clone() };
         if entry.accepted.is_none() && kept.is_none() {
             return;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use pgfleet_api::Lsn;
 use pgfleet_api::agent::ErrorDetail;
 use pgfleet_runtime::exit::chain;
 
@@ -58,6 +59,24 @@ impl Tools {
     pub(super) fn follow(&self, source: Option<Arc<storage::Source>>) {
         self.postgres.set_storage_token(source.as_ref().and_then(|source| source.token.clone()));
         self.pages.set(source);
+    }
+
+    /// Where the WAL ends after a stop: at the safekeepers where there are some and the server `ran`, else in the data
+    /// directory.
+    pub(super) async fn end_of_wal(&self, ran: bool) -> Option<Lsn> {
+        if !self.starts_afresh() {
+            return self.postgres.stopped_at().await;
+        }
+        if !ran {
+            return None;
+        }
+        match self.pages.final_lsn(&self.postgres).await {
+            Ok(lsn) => lsn,
+            Err(error) => {
+                tracing::error!("{}: the termination tells no LSN", chain(&error));
+                None
+            }
+        }
     }
 
     /// Settings that wait for a restart: those that PostgreSQL names, and what the directory was built for.

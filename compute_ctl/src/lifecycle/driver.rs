@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgfleet_api::agent::{ComputeState, ErrorDetail, TerminateMode};
-use pgfleet_api::{BootId, ComputeId};
+use pgfleet_api::{BootId, ComputeId, Lsn};
 use pgfleet_clients::retry::Backoff;
 use pgfleet_domain::lifecycle::{Event, transition};
 use serde_json::Value;
@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Tools};
-use super::handle::{Handle, Outcome, Refusal, Request};
+use super::handle::{Ended, Handle, Outcome, Refusal, Request};
 use super::metrics::LifecycleMetrics;
+use super::preview::Preview;
 use super::publish::Publisher;
 use super::refresh::Asking;
 use super::restart::Watching;
@@ -164,9 +165,19 @@ pub struct Driver<B: Body = Tools> {
     pub(super) pauses: Backoff,
     /// Between starts of a server that keeps dying.
     crash_pauses: Backoff,
-    pub(super) terminators: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    pub(super) terminators: Vec<oneshot::Sender<Result<Ended, Refusal>>>,
+    /// Where the log of the stopped server ends.
+    pub(super) ended_at: Option<Lsn>,
     pub(super) exit_at: Option<Instant>,
     pub(super) failed: Option<DriverError>,
+}
+
+impl Driver {
+    /// What tells what a spec would do, by what this driver publishes.
+    #[must_use]
+    pub fn preview(&self) -> Preview {
+        Preview::new(self.body.clone(), self.publisher.watch(), self.publisher.watch_record())
+    }
 }
 
 impl<B: Body> Driver<B> {
@@ -198,6 +209,7 @@ impl<B: Body> Driver<B> {
             pauses: Backoff::new(base, cap),
             crash_pauses: Backoff::new(base, cap),
             terminators: Vec::new(),
+            ended_at: None,
             exit_at: None,
             failed: None,
         };
@@ -260,12 +272,12 @@ impl<B: Body> Driver<B> {
         self.running = Some(Running { job, stop, begun: Instant::now(), work: Box::pin(work) });
     }
 
-    fn on_terminate(&mut self, mode: TerminateMode, reply: oneshot::Sender<Result<(), Refusal>>) {
+    fn on_terminate(&mut self, mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>>) {
         if self.state == ComputeState::Terminated {
             if mode == TerminateMode::Immediate {
                 self.exit_at = Some(Instant::now());
             }
-            let _ = reply.send(Err(Refusal::Ending(self.state)));
+            let _ = reply.send(Ok(Ended { lsn: self.ended_at, before: true }));
             return;
         }
         self.terminators.push(reply);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgfleet_api::Lsn;
 use pgfleet_api::agent::{AgentStatus, ComputeState, ErrorDetail};
 use pgfleet_domain::lifecycle::Event;
 use tokio::time::Instant;
 
 use super::body::Body;
 use super::driver::{Driver, DriverError, Job, Running, Via};
-use super::handle::Outcome;
+use super::handle::{Ended, Outcome};
 use super::metrics::ConfigureOutcome;
 use super::work::{Done, Effect, Failure, Order};
 use crate::ledger::Entry;
@@ -25,7 +26,7 @@ impl<B: Body> Driver<B> {
         }
         self.server = done.server;
         if matches!(job.order, Order::Stop) {
-            self.stopped();
+            self.stopped(done.result.ok().and_then(|effect| effect.lsn));
             return;
         }
         if !self.terminators.is_empty() {
@@ -87,7 +88,8 @@ impl<B: Body> Driver<B> {
         let mut entry = self.ledger.entry().clone();
         let in_effect = match job.order {
             Order::Apply(_) => job.kept.clone(),
-            Order::Start | Order::Restart if !entry.rejected => entry.accepted.clone(),
+            // A newer one that still waits is not what was started.
+            Order::Start | Order::Restart if !entry.rejected && self.waiting.is_none() => entry.accepted.clone(),
             Order::Start | Order::Restart | Order::Stop => return,
         };
         entry.rejected = entry.rejected && entry.accepted != in_effect;
@@ -112,11 +114,14 @@ impl<B: Body> Driver<B> {
 
     async fn rejected(&mut self, job: Job, failures: &[ErrorDetail], effect: Effect, rolled_back: bool) {
         let entry = self.ledger.entry().clone();
-        // A restart may show that a configuration, taken before, does not start: then the accepted spec is at fault.
-        let at_fault = job.kept.as_ref().or(entry.accepted.as_ref()).and_then(|kept| kept.generation);
-        let rejected_generation = at_fault.or(entry.rejected_generation);
+        // A restart may show that a configuration, taken before, does not start: then the accepted spec is at fault, unless
+        // that is a newer one that still waits.
+        let accepted = entry.accepted.as_ref().filter(|_| self.waiting.is_none());
+        let at_fault = job.kept.as_ref().or(accepted);
+        let rejected_generation = entry.rejected_generation.max(at_fault.and_then(|kept| kept.generation));
+        let rejected = entry.rejected || (at_fault.is_some() && at_fault == entry.accepted.as_ref());
         let good = entry.good.as_ref().and_then(|kept| kept.generation);
-        self.write_down(Entry { rejected: true, rejected_generation, ..entry }).await;
+        self.write_down(Entry { rejected, rejected_generation, ..entry }).await;
         self.publisher.update(|status| {
             status.postgres = effect.postgres;
             status.pending_restart = effect.pending_restart;
@@ -174,14 +179,15 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    fn stopped(&mut self) {
+    fn stopped(&mut self, lsn: Option<Lsn>) {
         let at_once = self.state == ComputeState::TerminationPendingImmediate;
         let wait = if at_once { Duration::ZERO } else { self.options.pace.last_words };
         self.publisher.update(|status| status.postgres = None);
         self.step(Event::PostgresStopped);
         self.exit_at = Some(Instant::now() + wait);
+        self.ended_at = lsn;
         for reply in self.terminators.drain(..) {
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(Ok(Ended { lsn, before: false }));
         }
     }
 

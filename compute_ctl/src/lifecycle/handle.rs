@@ -1,7 +1,7 @@
 //! How other rooms talk to the driver.
 
 use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
-use pgfleet_api::{Fence, FenceMark};
+use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,6 +48,15 @@ pub enum Outcome {
     Ended,
 }
 
+/// The compute has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Where the log of its server ends; none where that is not known or there was no server.
+    pub lsn: Option<Lsn>,
+    /// Whether it had ended before it was asked to.
+    pub before: bool,
+}
+
 /// Why a request was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -83,7 +92,7 @@ pub enum Refusal {
 pub(super) enum Request {
     Configure { configure: Configure, reply: oneshot::Sender<Result<Admitted, Refusal>> },
     Refresh { reply: oneshot::Sender<Result<(), Refusal>> },
-    Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<(), Refusal>> },
+    Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>> },
 }
 
 /// The driver's door. Cheap to clone.
@@ -127,8 +136,8 @@ impl Handle {
     /// Ends the compute; returns when PostgreSQL is gone.
     ///
     /// # Errors
-    /// It has ended already.
-    pub async fn terminate(&self, mode: TerminateMode) -> Result<(), Refusal> {
+    /// The driver is gone.
+    pub async fn terminate(&self, mode: TerminateMode) -> Result<Ended, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Terminate { mode, reply }).await.map_err(|_| Refusal::Gone)?;
         answer.await.map_err(|_| Refusal::Gone)?

@@ -17,8 +17,11 @@ mod driver;
 mod ends;
 mod handle;
 mod metrics;
+mod preview;
 mod publish;
 mod pull;
+#[cfg(test)]
+mod random;
 mod refresh;
 mod restart;
 mod specs;
@@ -26,6 +29,7 @@ mod work;
 
 pub use body::{Body, SpecSource, Tools};
 pub use driver::{Driver, DriverError, Options, Pace, RestartPostgres};
-pub use handle::{Admitted, Configure, Handle, Origin, Outcome, Refusal};
+pub use handle::{Admitted, Configure, Ended, Handle, Origin, Outcome, Refusal};
 pub use metrics::LifecycleMetrics;
+pub use preview::{Planned, Preview};
 pub use pull::pull;

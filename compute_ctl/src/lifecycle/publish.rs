@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::{BootId, ComputeId};
+use pgfleet_domain::fence::LedgerRecord;
 use tokio::sync::watch;
 
 use super::metrics::LifecycleMetrics;
@@ -12,17 +13,37 @@ use crate::ledger::Entry;
 
 pub(super) struct Publisher {
     status: watch::Sender<AgentStatus>,
+    /// The promise, for those who judge a fence without asking for anything.
+    record: watch::Sender<Option<LedgerRecord>>,
     metrics: Arc<LifecycleMetrics>,
+    #[cfg(test)]
+    published: Arc<std::sync::Mutex<Vec<AgentStatus>>>,
 }
 
 impl Publisher {
     pub(super) fn new(compute_id: ComputeId, boot_id: BootId, metrics: Arc<LifecycleMetrics>) -> Self {
         let status = AgentStatus::new(compute_id, boot_id, Utc::now());
-        Self { status: watch::Sender::new(status), metrics }
+        Self {
+            #[cfg(test)]
+            published: Arc::new(std::sync::Mutex::new(vec![status.clone()])),
+            status: watch::Sender::new(status),
+            record: watch::Sender::new(None),
+            metrics,
+        }
+    }
+
+    /// Every document that is published, from the first on.
+    #[cfg(test)]
+    pub(super) fn published(&self) -> Arc<std::sync::Mutex<Vec<AgentStatus>>> {
+        Arc::clone(&self.published)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<AgentStatus> {
         self.status.subscribe()
+    }
+
+    pub(super) fn watch_record(&self) -> watch::Receiver<Option<LedgerRecord>> {
+        self.record.subscribe()
     }
 
     /// Changes the document. Nothing is published where nothing changed.
@@ -35,12 +56,15 @@ impl Publisher {
             }
             status.status_seq = before.status_seq + 1;
             self.metrics.show(status);
+            #[cfg(test)]
+            self.published.lock().unwrap().push(status.clone());
             true
         });
     }
 
     /// Shows what the ledger holds.
     pub(super) fn show_ledger(&self, entry: &Entry) {
+        self.record.send_replace(entry.record.clone());
         self.update(|status| {
             status.term = entry.record.as_ref().map(|record| record.term);
             status.generation = entry.record.as_ref().map(|record| record.generation);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgfleet_api::Lsn;
 use pgfleet_api::agent::{AgentStatus, ErrorDetail, PostgresInfo};
 use pgfleet_api::spec::{ComputeMode, ComputeSpec, OnFailure, RestartPolicy};
 use pgfleet_runtime::exit::chain;
@@ -100,6 +101,8 @@ pub struct Effect {
     pub pending_restart: Vec<String>,
     /// The server.
     pub postgres: Option<PostgresInfo>,
+    /// Where the log of a stopped server ends.
+    pub lsn: Option<Lsn>,
 }
 
 /// Why it was not done.
@@ -142,10 +145,12 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, task: Task, st
                 // One that an earlier agent left behind ends with the compute as well.
                 server = tools.postgres.adopt().await.unwrap_or_default();
             }
+            let ran = server.is_some();
             if let Some(server) = server.take() {
                 server.stop().await;
             }
-            Ok(Effect::default())
+            tools.postgres.end_orphans().await;
+            Ok(Effect { lsn: tools.end_of_wal(ran).await, ..Effect::default() })
         }
         Order::Apply(_) | Order::Start | Order::Restart => {
             let bringing = bring(&tools, &mut server, &task, &stop);
@@ -201,24 +206,35 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if failures.is_empty() { Ok(effect) } else { Err(Failure::Spec { failures, effect, rolled_back: false }) }
 }
 
+/// The configuration, and whether a running server has to read it.
+struct Conf {
+    text: String,
+    to_be_read: bool,
+}
+
 /// The configuration, in its place unless the directory for it is built only before the start.
-fn have_conf(tools: &Tools, runs: bool, wanted: Option<&Prepared>) -> Result<String, ConfError> {
-    let Some(prepared) = wanted else { return tools.postgres.conf_in_place() };
-    let text = render(&effective(prepared));
-    if runs || !tools.starts_afresh() {
-        tools.postgres.write_conf(&text)?;
-    }
-    Ok(text)
+fn have_conf(tools: &Tools, runs: bool, wanted: Option<&Prepared>) -> Result<Conf, ConfError> {
+    let Some(prepared) = wanted else {
+        return Ok(Conf { text: tools.postgres.conf_in_place()?, to_be_read: false });
+    };
+    let text = conf_text(&prepared.settings, prepared.storage.as_deref());
+    let to_be_read = if runs || !tools.starts_afresh() { tools.postgres.write_conf(&text)? } else { false };
+    Ok(Conf { text, to_be_read })
+}
+
+/// The agent's configuration file for these settings.
+pub(super) fn conf_text(settings: &[Setting], storage: Option<&Source>) -> String {
+    render(&effective(settings, storage))
 }
 
 /// The agent's own defaults, the lines of the spec, what storage asks for, the settings of the spec: the last of a name
 /// wins.
-fn effective(prepared: &Prepared) -> Vec<(String, String)> {
-    let (settings, lines): (Vec<_>, Vec<_>) =
-        prepared.settings.iter().partition(|setting| setting.path.starts_with("cluster.settings"));
-    let pair = |setting: &&Setting| (setting.name.clone(), setting.value.clone());
+pub(super) fn effective(settings: &[Setting], storage: Option<&Source>) -> Vec<(String, String)> {
     let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
-    let storage = prepared.storage.iter().flat_map(|source| storage::settings(source)).collect::<Vec<_>>();
+    let (settings, lines): (Vec<_>, Vec<_>) =
+        settings.iter().partition(|setting| setting.path.starts_with("cluster.settings"));
+    let pair = |setting: &&Setting| (setting.name.clone(), setting.value.clone());
+    let storage = storage.map(storage::settings).unwrap_or_default();
     // A line that stands twice counts at its later place, and storage needs its order.
     let settings: Vec<_> = settings.iter().map(pair).filter(|setting| !storage.contains(setting)).collect();
     own.chain(lines.iter().map(pair)).chain(storage).chain(settings).collect()
@@ -231,15 +247,18 @@ async fn have_server(
     server: &mut Option<Server>,
     (task, stop): (&Task, &Stop),
     wanted: Option<&Prepared>,
-    conf: &str,
+    conf: &Conf,
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     if server.is_none() {
-        return start(tools, server, (task, stop), conf).await;
+        return start(tools, server, (task, stop), &conf.text).await;
     }
     let mut restart = matches!(task.order, Order::Restart);
     if let Some(prepared) = wanted {
-        postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+        if conf.to_be_read {
+            postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+            postgres.note_loaded().map_err(|error| Failure::place("settings", &error))?;
+        }
         if prepared.spec.restart_policy == RestartPolicy::Now {
             let waiting = tools.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
             restart = !waiting.is_empty();
@@ -250,7 +269,7 @@ async fn have_server(
     }
     if restart && let Some(running) = server.take() {
         running.stop().await;
-        return start(tools, server, (task, stop), conf).await;
+        return start(tools, server, (task, stop), &conf.text).await;
     }
     Ok(())
 }
@@ -335,10 +354,12 @@ async fn start(
 }
 
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
-    let started = server.insert(postgres.start()?);
+    let started = server.insert(postgres.start().await?);
     let ready = postgres.wait_ready(started).await;
-    if ready.is_err() {
-        *server = None;
+    match &ready {
+        // Where it cannot be read, the next spec is followed by a reload.
+        Ok(()) => drop(postgres.note_loaded()),
+        Err(_) => *server = None,
     }
     ready
 }
@@ -351,5 +372,5 @@ async fn observe(tools: &Tools, server: Option<&Server>) -> Result<Effect, Failu
         version: postgres.options().programs.version.clone(),
         port: postgres.options().port,
     });
-    Ok(Effect { pending_restart, postgres })
+    Ok(Effect { pending_restart, postgres, lsn: None })
 }

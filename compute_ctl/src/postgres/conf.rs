@@ -51,13 +51,36 @@ impl Postgres {
         self.options.state_dir.join("pgfleet.conf.good")
     }
 
-    /// Makes `text` the agent's configuration. PostgreSQL does not look at it before a reload or start.
+    /// Makes `text` the agent's configuration. PostgreSQL does not look at it before a reload or start. False where it is
+    /// the one in place and the running server has read it: then no reload is needed.
     ///
     /// # Errors
     /// The file and what the system said.
-    pub fn write_conf(&self, text: &str) -> Result<(), ConfError> {
-        self.include_conf()?;
-        self.replace(&self.conf_path(), text)
+    pub fn write_conf(&self, text: &str) -> Result<bool, ConfError> {
+        let included = self.include_conf()?;
+        if self.read(&self.conf_path())? == text {
+            return Ok(included || !self.known.is_loaded(text));
+        }
+        self.known.loaded(None);
+        self.replace(&self.conf_path(), text)?;
+        Ok(true)
+    }
+
+    /// The agent's configuration in place; empty where there is none.
+    ///
+    /// # Errors
+    /// The file and what the system said.
+    pub fn read_conf(&self) -> Result<String, ConfError> {
+        self.read(&self.conf_path())
+    }
+
+    /// Notes that the running server has read the configuration in place.
+    ///
+    /// # Errors
+    /// The file and what the system said.
+    pub fn note_loaded(&self) -> Result<(), ConfError> {
+        self.known.loaded(Some(self.read_conf()?));
+        Ok(())
     }
 
     /// Remembers the configuration as one that PostgreSQL runs with.
@@ -65,8 +88,8 @@ impl Postgres {
     /// # Errors
     /// The file and what the system said.
     pub fn keep_conf(&self) -> Result<(), ConfError> {
-        let text = self.read(&self.conf_path())?;
-        self.replace(&self.good_conf_path(), &text)
+        let (text, path) = (self.read_conf()?, self.good_conf_path());
+        if path.exists() && self.read(&path)? == text { Ok(()) } else { self.replace(&path, &text) }
     }
 
     /// The agent's configuration as it is.
@@ -104,12 +127,12 @@ impl Postgres {
         Ok(true)
     }
 
-    /// Appends the include line to `postgresql.conf` unless it is there.
-    fn include_conf(&self) -> Result<(), ConfError> {
+    /// Appends the include line to `postgresql.conf` unless it is there. Whether it was appended.
+    fn include_conf(&self) -> Result<bool, ConfError> {
         let path = self.options.data_dir.join("postgresql.conf");
         let text = self.read(&path)?;
         if text.lines().any(|line| line.trim() == INCLUDE) {
-            return Ok(());
+            return Ok(false);
         }
         let line = format!("{}{INCLUDE}\n", if text.is_empty() || text.ends_with('\n') { "" } else { "\n" });
         let append = || {
@@ -117,7 +140,8 @@ impl Postgres {
             file.write_all(line.as_bytes())?;
             file.sync_all()
         };
-        append().map_err(|source| ConfError { path: path.clone(), source })
+        append().map_err(|source| ConfError { path: path.clone(), source })?;
+        Ok(true)
     }
 
     fn read(&self, path: &Path) -> Result<String, ConfError> {

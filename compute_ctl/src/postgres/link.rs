@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgfleet_runtime::Kind;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use super::Postgres;
 
@@ -31,6 +32,12 @@ pub enum LinkError {
 /// A reload is a signal; this is how long its effect may take.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// By this name the agent's own sessions are told from others.
+pub(super) const OWN_NAME: &str = "compute_ctl";
+
+/// The moving end of a session.
+pub(super) type Link = Connection<Socket, NoTlsStream>;
+
 impl Postgres {
     /// A session of the superuser, with limits that keep a stuck statement from holding the agent for ever. It ends when
     /// the client is dropped.
@@ -46,6 +53,12 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL does not take the connection.
     pub async fn connect_to(&self, database: &str) -> Result<Client, LinkError> {
+        let (client, connection) = self.link(database).await?;
+        self.tasks.spawn("postgres_connection", Kind::Worker, connection);
+        Ok(client)
+    }
+
+    pub(super) async fn link(&self, database: &str) -> Result<(Client, Link), LinkError> {
         let options = self.options();
         let mut config = Config::new();
         config
@@ -56,10 +69,7 @@ impl Postgres {
             .application_name(self.session_name)
             .connect_timeout(Duration::from_secs(10))
             .options("-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off");
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })?;
-        self.tasks.spawn("postgres_connection", Kind::Worker, connection);
-        Ok(client)
+        config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })
     }
 
     /// Makes the server read its configuration and waits until it has.
@@ -68,17 +78,19 @@ impl Postgres {
     /// It cannot be asked, or does not do it in time.
     pub async fn reload(&self) -> Result<(), LinkError> {
         const LOADED: &str = "SELECT pg_conf_load_time()::text";
-        let client = self.connect().await?;
-        let before: String = client.query_one(LOADED, &[]).await?.get(0);
-        client.batch_execute("SELECT pg_reload_conf()").await?;
+        let session = self.session().await?;
+        let before: String = session.query_one(LOADED, &[]).await?.get(0);
+        session.batch_execute("SELECT pg_reload_conf()").await?;
         let begun = tokio::time::Instant::now();
+        let mut pause = Duration::from_millis(1);
         while begun.elapsed() < RELOAD_LIMIT {
-            // A new session is a child of the postmaster and so knows what the postmaster knows.
-            let now: String = self.connect().await?.query_one(LOADED, &[]).await?.get(0);
+            // The postmaster tells its children after it has read the files itself, so a child that has, knows that it has.
+            let now: String = session.query_one(LOADED, &[]).await?.get(0);
             if now != before {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
         Err(LinkError::Reload(RELOAD_LIMIT))
     }
@@ -88,7 +100,7 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL cannot be asked.
     pub async fn setting_contexts(&self) -> Result<BTreeMap<String, String>, LinkError> {
-        let rows = self.connect().await?.query("SELECT name, context FROM pg_settings", &[]).await?;
+        let rows = self.session().await?.query("SELECT name, context FROM pg_settings", &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 }

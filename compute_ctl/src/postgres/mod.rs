@@ -1,29 +1,40 @@
 //! The body: PostgreSQL's programs, its process, its files and connections to it.
 //!
 //! Called by `lifecycle`, `apply` and `storage`. It knows nothing of specs and fences. Invariants: the postmaster that is
-//! signalled is one this agent started, or one whose working directory is this data directory; nothing here deletes data.
+//! signalled is one this agent started, or one whose working directory is this data directory; other processes are
+//! signalled only where they are its orphans; nothing here deletes data.
 
 mod conf;
+mod control;
+mod known;
 mod link;
+mod log;
 mod metrics;
+mod orphans;
 mod pending;
 mod pidfile;
 mod programs;
 mod run_as;
 mod server;
+mod session;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pgfleet_api::spec::Secret;
 use pgfleet_runtime::TaskGroup;
 
 pub use conf::{CONF_FILE, ConfError, render};
 pub use link::LinkError;
+pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use run_as::{RunAs, RunAsError};
 pub use server::{Server, ServerError};
+pub use session::Session;
+pub use view::{Line, Row, View};
 
 /// Which PostgreSQL, where, and for whom.
 #[derive(Debug)]
@@ -44,6 +55,10 @@ pub struct Options {
     pub database: String,
     /// Port PostgreSQL listens on.
     pub port: u16,
+    /// How long a fast stop may take before an immediate one.
+    pub stop_limit: Duration,
+    /// Length at which PostgreSQL's log is cut.
+    pub log_limit_bytes: u64,
 }
 
 /// One PostgreSQL installation and data directory. Clones share it.
@@ -54,6 +69,8 @@ pub struct Postgres {
     metrics: Arc<PostgresMetrics>,
     /// What its sessions are called in `pg_stat_activity`.
     session_name: &'static str,
+    slot: session::Slot,
+    known: known::Known,
     /// Shown to storage by the server itself.
     storage_token: Arc<Mutex<Option<Secret>>>,
 }
@@ -62,8 +79,15 @@ impl Postgres {
     /// Connections made later run as tasks of `tasks`.
     #[must_use]
     pub fn new(options: Options, tasks: TaskGroup) -> Self {
-        let metrics = Arc::new(PostgresMetrics::new_zero());
-        Self { options: Arc::new(options), tasks, metrics, session_name: "compute_ctl", storage_token: Arc::default() }
+        Self {
+            options: Arc::new(options),
+            tasks,
+            metrics: Arc::new(PostgresMetrics::new_zero()),
+            session_name: link::OWN_NAME,
+            slot: session::Slot::default(),
+            known: known::Known::default(),
+            storage_token: Arc::default(),
+        }
     }
 
     /// The token that the server gets at its next start, for storage that asks for one.

@@ -20,7 +20,7 @@ impl Postgres {
     /// Sessions under another name than `compute_ctl`.
     #[must_use]
     pub fn named(&self, session_name: &'static str) -> Self {
-        Self { session_name, ..self.clone() }
+        Self { session_name, slot: super::session::Slot::default(), ..self.clone() }
     }
 
     /// Settings whose value would be another one after a restart.
@@ -31,7 +31,7 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL cannot be asked.
     pub async fn waits_for_restart(&self) -> Result<Vec<String>, LinkError> {
-        let rows = self.connect().await?.query(SETTINGS, &[]).await?;
+        let rows = self.session().await?.query(SETTINGS, &[]).await?;
         let mut waiting = Vec::new();
         for row in rows {
             let (name, now): (String, String) = (row.get(0), row.get(1));
@@ -60,7 +60,7 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL cannot be asked.
     pub async fn other_clients(&self) -> Result<i64, LinkError> {
-        Ok(self.connect().await?.query_one(OTHERS, &[]).await?.get(0))
+        Ok(self.session().await?.query_one(OTHERS, &[]).await?.get(0))
     }
 
     /// Ends the agent's sessions of that name, with what they are doing, and waits until they are gone.

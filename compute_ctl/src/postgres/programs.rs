@@ -92,6 +92,12 @@ impl Programs {
         }
         Ok(Self { postgres, initdb, version })
     }
+
+    /// Another program of the same installation.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.postgres.with_file_name(name)
+    }
 }
 
 fn on_path(name: &Path) -> Option<PathBuf> {
@@ -118,23 +124,50 @@ impl Postgres {
     /// # Errors
     /// The first setting that is unknown, cannot be set, or has a value out of its range.
     pub async fn check_settings(&self, settings: &[(String, String)]) -> Result<(), CheckError> {
+        self.ask_program("max_connections", settings).await.map(|_| ())
+    }
+
+    /// A setting's value in the server program's own words, as a configuration file with this text would give it; without
+    /// a text, its default. Two texts mean the same when this gives the same.
+    ///
+    /// # Errors
+    /// The program refuses the text, or cannot be run.
+    pub async fn canonical(&self, name: &str, text: Option<&str>) -> Result<String, CheckError> {
+        let settings: Vec<_> = text.map(|text| (name.to_owned(), text.to_owned())).into_iter().collect();
+        self.ask_program(name, &settings).await
+    }
+
+    /// What `postgres -C name` answers with these settings.
+    async fn ask_program(&self, name: &str, settings: &[(String, String)]) -> Result<String, CheckError> {
         let directory = self.check_directory().map_err(CheckError::Run)?;
         let mut command = self.command(&self.options.programs.postgres);
         command.arg("-D").arg(directory);
-        for (name, value) in settings {
-            command.arg("-c").arg(format!("{name}={value}"));
+        for (setting, value) in settings {
+            command.arg("-c").arg(format!("{setting}={value}"));
         }
-        command.args(["-C", "max_connections"]);
+        command.args(["-C", name]);
         let output =
             tokio::process::Command::from(command).kill_on_drop(true).output().await.map_err(CheckError::Run)?;
         if output.status.success() {
-            return Ok(());
+            let said = String::from_utf8_lossy(&output.stdout);
+            return Ok(said.strip_suffix('\n').unwrap_or(&said).to_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let line = said.lines().find(|line| line.contains("FATAL:") || line.contains("ERROR:")).unwrap_or(&said);
         let message = line.split_once(":  ").map_or(line, |(_, rest)| rest).trim().to_owned();
         let name = message.split('"').nth(1).map(ToOwned::to_owned);
         Err(CheckError::Refused { name, message })
+    }
+
+    /// Whether the server program found nothing against this configuration before.
+    #[must_use]
+    pub fn is_checked(&self, text: &str) -> bool {
+        self.known.is_checked(text)
+    }
+
+    /// Remembers that the server program, and a running server, have nothing against this configuration.
+    pub fn note_checked(&self, text: String) {
+        self.known.checked(text);
     }
 
     /// A directory with an empty configuration: `-C` wants one, and the user's own may not exist yet.

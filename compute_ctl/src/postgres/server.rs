@@ -8,23 +8,24 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use tokio::process::Child;
 
 use super::metrics::{Start, StartOutcome};
-use super::{Postgres, pidfile};
+use super::{Options, Postgres, orphans, pidfile};
 
 /// How often files are looked at while the server starts.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often an adopted server, which is no child, is looked at.
 const LOOK_AT_ADOPTED_EVERY: Duration = Duration::from_millis(100);
-/// A fast shutdown that takes longer is followed by an immediate one.
-const FAST_LIMIT: Duration = Duration::from_secs(60);
+/// An immediate shutdown that takes longer is followed by a kill; the postmaster itself kills its children after 5 s.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
 /// How much of the server's log is read to explain a failed start.
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
 
@@ -64,16 +65,14 @@ pub struct Server {
     process: Process,
     /// Length of the log when it was started: what comes after is its own.
     log_begin: u64,
+    options: Arc<Options>,
 }
 
 #[derive(Debug)]
 enum Process {
     Child(Child),
     /// The handle makes signals safe from a reused number; the end shows in `/proc`.
-    Adopted {
-        pidfd: OwnedFd,
-        data_dir: PathBuf,
-    },
+    Adopted(OwnedFd),
 }
 
 impl Server {
@@ -87,11 +86,11 @@ impl Server {
     pub async fn ended(&mut self) -> String {
         match &mut self.process {
             Process::Child(child) => match child.wait().await {
-                Ok(status) => status.to_string(),
+                Ok(status) => how(status),
                 Err(error) => format!("it cannot be waited for: {error}"),
             },
-            Process::Adopted { data_dir, .. } => {
-                while pidfile::is_postmaster_of(self.pid, data_dir) {
+            Process::Adopted(_) => {
+                while pidfile::is_postmaster_of(self.pid, &self.options.data_dir) {
                     tokio::time::sleep(LOOK_AT_ADOPTED_EVERY).await;
                 }
                 "its exit status went to an earlier agent".to_owned()
@@ -106,34 +105,47 @@ impl Server {
 
     fn has_ended(&mut self) -> Option<String> {
         match &mut self.process {
-            Process::Child(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
-            Process::Adopted { .. } => None,
+            Process::Child(child) => child.try_wait().ok().flatten().map(how),
+            Process::Adopted(_) => None,
         }
     }
 
     fn signal(&self, signal: Signal) {
-        // A process that has gone is what both signals want.
+        // A process that has gone is what all signals want.
         let _ = match &self.process {
             Process::Child(_) => Pid::from_raw(self.pid).map_or(Ok(()), |pid| kill_process(pid, signal)),
-            Process::Adopted { pidfd, .. } => pidfd_send_signal(pidfd, signal),
+            Process::Adopted(pidfd) => pidfd_send_signal(pidfd, signal),
         };
     }
 
-    /// Stops it: fast, and immediately where that takes too long. Returns when it is gone.
+    /// Stops it: fast, immediately where that takes too long, and by force where even that does. Returns when it is gone.
     pub async fn stop(mut self) {
         let begun = Instant::now();
-        self.signal(Signal::INT);
-        if tokio::time::timeout(FAST_LIMIT, self.ended()).await.is_err() {
-            tracing::warn!(
-                pid = self.pid,
-                "PostgreSQL did not stop within {} s: stopping it at once",
-                FAST_LIMIT.as_secs()
-            );
-            self.signal(Signal::QUIT);
-            self.ended().await;
+        let fast = (Signal::INT, self.options.stop_limit, "stopping it immediately");
+        let immediate = (Signal::QUIT, IMMEDIATE_LIMIT, "killing it");
+        for (signal, limit, next) in [fast, immediate] {
+            self.signal(signal);
+            if tokio::time::timeout(limit, self.ended()).await.is_ok() {
+                tracing::info!(pid = self.pid, duration_ms = begun.elapsed().as_millis(), "PostgreSQL is stopped");
+                return;
+            }
+            tracing::warn!(pid = self.pid, "PostgreSQL did not stop within {} s: {next}", limit.as_secs());
         }
-        tracing::info!(pid = self.pid, duration_ms = begun.elapsed().as_millis(), "PostgreSQL is stopped");
+        // A process that is itself stopped (SIGSTOP) hears nothing else.
+        self.signal(Signal::KILL);
+        self.ended().await;
+        orphans::end(&self.options).await;
+        tracing::warn!(pid = self.pid, duration_ms = begun.elapsed().as_millis(), "PostgreSQL is killed");
     }
+}
+
+/// How a postmaster ended, in words.
+fn how(status: ExitStatus) -> String {
+    let hint = match status.signal() {
+        Some(9) => "; nobody here sent it: the kernel may have been out of memory, see its log",
+        Some(_) | None => "",
+    };
+    format!("{status}{hint}")
 }
 
 impl Postgres {
@@ -145,6 +157,8 @@ impl Postgres {
     pub async fn adopt(&self) -> Result<Option<Server>, ServerError> {
         let data_dir = &self.options.data_dir;
         let Some(file) = pidfile::read(data_dir) else { return Ok(None) };
+        // What it has read is an earlier agent's knowledge.
+        self.known.loaded(None);
         let watch = |source| ServerError::Watch { pid: file.pid, source };
         let Some(pid) = Pid::from_raw(file.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -156,18 +170,26 @@ impl Postgres {
         if !pidfile::is_postmaster_of(file.pid, data_dir) {
             return Ok(None);
         }
-        let process = Process::Adopted { pidfd, data_dir: data_dir.clone() };
-        let mut server = Server { pid: file.pid, process, log_begin: 0 };
-        if file.port.is_some_and(|port| port != self.options.port) {
-            tracing::warn!(pid = file.pid, "the running PostgreSQL listens on another port: starting it again");
-            server.stop().await;
-            return Ok(None);
-        }
+        let options = Arc::clone(&self.options);
+        let mut server = Server { pid: file.pid, process: Process::Adopted(pidfd), log_begin: 0, options };
         loop {
-            match pidfile::read(data_dir).and_then(|file| file.status).as_deref() {
-                Some("ready") => break,
+            let now = pidfile::read(data_dir);
+            match now.as_ref().and_then(|file| file.status.as_deref()) {
+                Some("ready") => match now.as_ref().and_then(|file| self.out_of_reach(file)) {
+                    None => break,
+                    Some(why) => {
+                        tracing::warn!(pid = file.pid, "the running PostgreSQL {why}: starting it again");
+                        server.stop().await;
+                        return Ok(None);
+                    }
+                },
                 Some("stopping") => {
                     server.ended().await;
+                    return Ok(None);
+                }
+                // It follows a primary and takes no connections at all; ours do.
+                Some("standby") => {
+                    server.stop().await;
                     return Ok(None);
                 }
                 Some(_) | None => {}
@@ -181,12 +203,23 @@ impl Postgres {
         Ok(Some(server))
     }
 
-    /// Starts the server. The caller waits with [`Postgres::wait_ready`].
+    /// Why the agent could not get in to a server that is ready.
+    fn out_of_reach(&self, file: &pidfile::PidFile) -> Option<&'static str> {
+        if file.port.is_some_and(|port| port != self.options.port) {
+            return Some("listens on another port");
+        }
+        let here = file.socket_dir.as_ref() == Some(&self.options.socket_dir);
+        (!here).then_some("has no socket where the agent looks for it")
+    }
+
+    /// Starts the server, after what an earlier one left behind is gone. The caller waits with [`Postgres::wait_ready`].
     ///
     /// # Errors
     /// The process could not be made.
-    pub fn start(&self) -> Result<Server, ServerError> {
+    pub async fn start(&self) -> Result<Server, ServerError> {
+        self.known.loaded(None);
         let options = self.options();
+        orphans::end(options).await;
         let spawn_error =
             |source| ServerError::Spawn { program: options.programs.postgres.display().to_string(), source };
         self.clear_dead();
@@ -205,7 +238,7 @@ impl Postgres {
         command.stdin(Stdio::null()).stdout(log).stderr(also).process_group(0);
         let child = tokio::process::Command::from(command).spawn().map_err(spawn_error)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        Ok(Server { pid, process: Process::Child(child), log_begin })
+        Ok(Server { pid, process: Process::Child(child), log_begin, options: Arc::clone(&self.options) })
     }
 
     /// Removes what a dead server of the data directory left outside of it and would make the next start fail. Done at each
@@ -255,6 +288,8 @@ impl Postgres {
 fn last_word(log: &Path, from: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
+    // A log that was cut since then is new from its begin.
+    let from = if from > length { 0 } else { from };
     let begin = from.max(length.saturating_sub(LOG_TAIL_BYTES));
     file.seek(SeekFrom::Start(begin)).ok()?;
     let mut text = Vec::new();

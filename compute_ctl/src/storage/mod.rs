@@ -17,7 +17,7 @@ use pgfleet_api::ComputeId;
 use marker::read_marker;
 pub use marker::{BuiltFrom, Found, MARKER_FILE, Marker, check};
 pub use pageserver::{
-    BackupError, FinishError, Lsn, PageError, PageStorage, Role, Source, SourceError, StorageMetrics, SyncError, TRIES,
+    BackupError, FinishError, PageError, PageStorage, Role, Source, SourceError, StorageMetrics, SyncError, TRIES,
     Timings, UnpackError, WireError, keep_lease, replaceable, settings,
 };
 use place::Workplace;

@@ -61,12 +61,32 @@ async fn without_a_majority_nothing_is_started() {
     let (code, answer) = compute.post("/spec", world.spec().to_string()).await;
     let said = answer["error"].as_str().unwrap_or_default();
     assert_eq!(code, 500, "{answer}");
-    assert!(
-        said.contains("storage: it is not known where the WAL ends: postgres --sync-safekeepers failed"),
-        "{said}"
-    );
+    assert!(said.contains("storage: it is not known where the WAL ends: postgres --sync-safekeepers failed"), "{said}");
     assert!(world.commands().is_empty() && !compute.pgdata().exists());
     // When they agree again, it goes on by itself.
     world.safekeeper_says(1, AGREED);
     compute.until("running", |status| status["status"] == "running").await;
+}
+
+#[tokio::test]
+async fn a_termination_tells_where_the_safekeepers_say_it_ends() {
+    let Some(program) = postgres_program() else { return };
+    let world = World::start(&backup(&program).await).await;
+    let compute = Compute::start(program.clone(), &[]).await;
+    assert_eq!(compute.post("/spec", world.spec().to_string()).await.0, 200);
+    for i in 0..3 {
+        world.safekeeper_says(i, Some(("0/CCCCCC0", "0/CCCCCC0")));
+    }
+    assert_eq!(compute.post("/terminate?mode=immediate", "").await, (200, json!({"lsn": "0/CCCCCC0"})));
+
+    // What is not known is not told, and the status stays to be read.
+    let world = World::start(&backup(&program).await).await;
+    let compute = Compute::start(program, &[]).await;
+    assert_eq!(compute.post("/spec", world.spec().to_string()).await.0, 200);
+    for i in 0..3 {
+        world.safekeeper_says(i, None);
+    }
+    assert_eq!(compute.post("/terminate?mode=fast", "").await, (200, json!({"lsn": null})));
+    assert_eq!(compute.status().await["status"], "terminated");
+    assert!(compute.agent_log().contains("the termination tells no LSN"));
 }

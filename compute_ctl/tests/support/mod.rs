@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 /// Verifier of the password `pw1`.
 pub const SCRAM_PW1: &str = "SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$pzBAVl7hCY10alzuuUQO8AQlQkbwXBn+U7FBUKkx/80=:9JPns5hb7cAFjvET+ITWgjXUJ/1UOOghMYzE1uVl20A=";
 
+thread_local! {
+    /// Carries connections that a test holds.
+    static SESSIONS: pgfleet_runtime::TaskGroup = pgfleet_runtime::TaskGroup::new("sessions");
+}
+
 /// The server program, or none after a line that says so, which every test answers by returning.
 pub fn postgres_program() -> Option<PathBuf> {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
@@ -159,6 +164,22 @@ impl Compute {
         self.get("/status").await.1
     }
 
+    /// The value of a series on the metrics page; 0 where it is absent.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = self.request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Waits until the condition holds.
+    pub async fn wait_for(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds().await {
+            assert!(Instant::now() < deadline, "never {what}:\n{}", self.agent_log());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
     /// Waits until the status is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -170,6 +191,26 @@ impl Compute {
             assert!(Instant::now() < deadline, "never {what}: {status}\n{}", self.agent_log());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
+    }
+
+    /// A session of the superuser over the agent's own socket. Its connection ends with the runtime of the test.
+    pub async fn superuser(&self, database: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(self.dir.0.join("d.pgfleet/s")).port(self.pgport).user("cloud_admin").dbname(database);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+        SESSIONS.with(|sessions| sessions.spawn("session", pgfleet_runtime::Kind::Worker, connection));
+        Ok(client)
+    }
+
+    /// Asks one question as the superuser; the first column of the answer as text.
+    pub async fn admin(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
+        let client = self.superuser("postgres").await?;
+        for message in client.simple_query(sql).await? {
+            if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+                return Ok(row.get(0).unwrap_or_default().to_owned());
+            }
+        }
+        Ok(String::new())
     }
 
     /// Logs in over TCP and asks one question.

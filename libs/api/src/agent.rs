@@ -237,7 +237,8 @@ pub enum TerminateMode {
 /// Answer of `POST /terminate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminateResponse {
-    /// Flush position; null on stock PostgreSQL.
+    /// Where the write-ahead log ends: on stock PostgreSQL the checkpoint of a clean stop. Null where there is none: no
+    /// data, no clean stop, or a server that followed a primary.
     pub lsn: Option<String>,
 }
 

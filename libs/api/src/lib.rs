@@ -11,7 +11,10 @@ pub mod controller;
 pub mod error;
 pub mod headers;
 pub mod ids;
+pub mod lsn;
+pub mod plan;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};
+pub use lsn::Lsn;

@@ -45,6 +45,26 @@ pub enum Event {
     PostgresStopped,
 }
 
+impl Event {
+    /// Every event, for tables and tests.
+    pub const ALL: [Self; 14] = [
+        Self::SpecAccepted,
+        Self::ApplyStarted,
+        Self::ApplySucceeded,
+        Self::ApplyFailed,
+        Self::StartRequested,
+        Self::StartSucceeded,
+        Self::StartFailed,
+        Self::PostgresDied,
+        Self::RestartStarted,
+        Self::RefreshRequested,
+        Self::RefreshReceived,
+        Self::TerminateRequested(TerminateMode::Fast),
+        Self::TerminateRequested(TerminateMode::Immediate),
+        Self::PostgresStopped,
+    ];
+}
+
 /// The event cannot happen in that state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
@@ -147,23 +167,6 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [E; 14] = [
-        E::SpecAccepted,
-        E::ApplyStarted,
-        E::ApplySucceeded,
-        E::ApplyFailed,
-        E::StartRequested,
-        E::StartSucceeded,
-        E::StartFailed,
-        E::PostgresDied,
-        E::RestartStarted,
-        E::RefreshRequested,
-        E::RefreshReceived,
-        E::TerminateRequested(TerminateMode::Fast),
-        E::TerminateRequested(TerminateMode::Immediate),
-        E::PostgresStopped,
-    ];
-
     /// Every edge there is, written out; what is not here must be refused.
     fn edges(state: S) -> Vec<(E, S)> {
         let end = vec![
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn state_times_event() {
         for state in S::ALL {
-            for event in EVENTS {
+            for event in E::ALL {
                 let want = edges(state).into_iter().find(|(e, _)| *e == event).map(|(_, s)| s);
                 assert_eq!(transition(state, event).ok(), want, "{state:?} {event:?}");
             }
@@ -245,7 +248,7 @@ mod tests {
             let mut seen = BTreeSet::from([from]);
             let mut todo = vec![from];
             while let Some(state) = todo.pop() {
-                for event in EVENTS {
+                for event in E::ALL {
                     if let Ok(next) = transition(state, event)
                         && seen.insert(next)
                     {

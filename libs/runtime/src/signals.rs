@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT: the first asks the process to end in order, the second ends it at once.
+//! SIGTERM, SIGINT and SIGQUIT, which mean the same: the first asks the process to end in order, the second ends it at once.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::supervisor::{TaskGroup, detached};
 
@@ -11,23 +11,24 @@ use crate::supervisor::{TaskGroup, detached};
 pub fn install(root: &TaskGroup) -> std::io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
     let token = root.token();
     detached(async move {
-        let name = either(&mut term, &mut int).await;
+        let mut next = async || {
+            tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+                _ = quit.recv() => "SIGQUIT",
+            }
+        };
+        let name = next().await;
         tracing::info!("{name} received: ending in order; a second signal ends at once");
         token.cancel();
-        let name = either(&mut term, &mut int).await;
+        let name = next().await;
         tracing::warn!("{name} received again: ending at once");
         exit_now();
     });
     Ok(())
-}
-
-async fn either(term: &mut Signal, int: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where an operator's second signal ends the process")]

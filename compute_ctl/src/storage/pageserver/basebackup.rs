@@ -12,12 +12,12 @@ use std::time::Instant;
 use pgfleet_api::spec::Secret;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
-use super::lsn::Lsn;
 use super::metrics::{Timings, ms};
 use super::source::{Role, Source};
 use super::unpack::{Pipe, UnpackError, unpack};
 use super::wire::{Login, Session, WireError};
 use crate::postgres::RunAs;
+use pgfleet_api::Lsn;
 
 /// Pieces between the connection and the disk.
 const PIECES: usize = 16;
@@ -101,7 +101,7 @@ async fn open_first(urls: &[Secret], login: &Login<'_>) -> Result<Session, WireE
 }
 
 fn command(source: &Source, at: Option<Lsn>) -> String {
-    let at = at.filter(|lsn| *lsn != Lsn::ZERO).map(|lsn| format!(" {lsn}")).unwrap_or_default();
+    let at = at.filter(|lsn| *lsn != Lsn(0)).map(|lsn| format!(" {lsn}")).unwrap_or_default();
     let replica = if source.role == Role::Primary { "" } else { " --replica" };
     format!("basebackup {} {}{at} --gzip{replica}", source.tenant_shard(0), source.timeline_id)
 }

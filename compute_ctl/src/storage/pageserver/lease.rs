@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lsn::Lsn;
 use super::metrics::StorageMetrics;
 use super::source::{Role, Source};
 use super::wire::{Login, Session, WireError};
+use pgfleet_api::Lsn;
 
 /// Between tries, growing by half up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

@@ -11,7 +11,6 @@
 mod basebackup;
 mod finish;
 mod lease;
-mod lsn;
 mod metrics;
 mod quorum;
 mod safekeepers;
@@ -24,14 +23,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pgfleet_api::ComputeId;
+use pgfleet_api::{ComputeId, Lsn};
 use pgfleet_runtime::exit::chain;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 pub use basebackup::BackupError;
 pub use finish::FinishError;
 pub use lease::keep as keep_lease;
-pub use lsn::Lsn;
 pub use metrics::{StorageMetrics, Timings};
 pub use safekeepers::SyncError;
 pub use settings::settings;
@@ -49,6 +47,8 @@ use metrics::{Backup, BackupOutcome};
 pub const TRIES: u32 = 10;
 /// Pause after the first try; each is half as long again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a termination waits for the safekeepers.
+const FINAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The data directory could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +165,7 @@ impl PageStorage {
         self.fetch(postgres, source, at, (&workplace, &turn), &mut timings).await?;
         finish::complete(postgres, &workplace.fresh, source.role, conf)?;
         let marker = Marker { built_from: Some(built_from(source)), disposable: true, ..Marker::of(compute_id) };
+        postgres.end_orphans().await;
         postgres.clear_dead();
         let data_dir = postgres.options().data_dir.clone();
         blocking(turn, move || workplace.replace(&data_dir, &marker)).await?;
@@ -247,7 +248,11 @@ impl PageStorage {
         let Some(source) = self.current().filter(|source| source.role == Role::Primary) else { return Ok(None) };
         let data_dir = &postgres.options().data_dir;
         let mut timings = Timings::default();
-        safekeepers::end_of_wal(postgres, &source, data_dir, &self.metrics, &mut timings).await.map(Some)
+        let asked = safekeepers::end_of_wal(postgres, &source, data_dir, &self.metrics, &mut timings);
+        match tokio::time::timeout(FINAL_LIMIT, asked).await {
+            Ok(found) => found.map(Some),
+            Err(_) => Err(SyncError::Slow(FINAL_LIMIT)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether the safekeepers agree where the WAL ends, from what they answer. Pure.
 
-use super::lsn::Lsn;
+use pgfleet_api::Lsn;
 
 /// What one safekeeper says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ mod tests {
             (vec![at(9, 9), at(9, 9)], agreed),
             (vec![at(9, 9), Silent], Verdict::Settle),
             (vec![at(9, 9), at(9, 9), Silent, Silent], Verdict::Settle),
-            (vec![at(0, 0), at(0, 0), at(0, 0)], Verdict::Agreed(Lsn::ZERO)),
+            (vec![at(0, 0), at(0, 0), at(0, 0)], Verdict::Agreed(Lsn(0))),
         ];
         for (answers, verdict) in rows {
             assert_eq!(judge(&answers), verdict, "{answers:?}");

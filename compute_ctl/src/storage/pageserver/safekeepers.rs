@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::lsn::Lsn;
 use super::metrics::{StorageMetrics, Sync, SyncOutcome, Timings, ms};
 use super::quorum::{Answer, Verdict, judge};
 use super::source::Source;
 use super::wire::{Login, Row, Session, WireError};
 use crate::postgres::Postgres;
+use pgfleet_api::Lsn;
 
 /// How long one safekeeper may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_millis(100);

@@ -38,8 +38,8 @@ pub fn settings(source: &Source) -> Vec<(String, String)> {
 mod tests {
     use pgfleet_api::spec::Secret;
 
-    use super::super::lsn::Lsn;
     use super::*;
+    use pgfleet_api::Lsn;
 
     #[test]
     fn in_the_order_that_the_server_needs() {

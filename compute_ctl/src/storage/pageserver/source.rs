@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use pgfleet_api::Lsn;
 use pgfleet_api::spec::{ComputeMode, ComputeSpec, PageserverConnectionInfo, Secret};
-
-use super::lsn::Lsn;
 
 /// A part of the spec that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +81,7 @@ impl Source {
             ComputeMode::Primary => Role::Primary,
             ComputeMode::Replica => Role::Replica,
             ComputeMode::Static(lsn) => {
-                let lsn: Lsn = lsn.parse().map_err(|error: super::lsn::InvalidLsn| refused("mode", error))?;
+                let lsn: Lsn = lsn.parse().map_err(|_| refused("mode", "an LSN is two hex numbers, like 0/16ABCD8"))?;
                 Role::Static(lsn)
             }
         };

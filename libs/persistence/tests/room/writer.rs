@@ -323,11 +323,15 @@ async fn a_writer_that_starts_from_a_stale_load_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_is_tried_again() {
     let Some(fleet) = Fleet::new("a_deadlock_is_tried_again").await else { return };
-    // Its lock_timeout is a fifth of the lease, and PostgreSQL looks for deadlocks after a second.
-    let member = Member::connect(&fleet.url, Duration::from_secs(20)).await;
+    let (admin, mut hand) = (fleet.client().await, fleet.client().await);
+    // A session looks for a deadlock once per wait. The writer looks so late that the hand surely waits as well by then,
+    // but before its lock_timeout, a fifth of the lease; the hand never looks, so it cannot be the victim.
+    let database: String = admin.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    admin.batch_execute(&format!("ALTER DATABASE \"{database}\" SET deadlock_timeout = '3s'")).await.unwrap();
+    hand.batch_execute("SET deadlock_timeout = '1h'").await.unwrap();
+    let member = Member::connect(&fleet.url, Duration::from_secs(40)).await;
     let leader = Leader::new(member, WriterHooks::default()).await;
     leader.register("a").await;
-    let (admin, mut hand) = (fleet.client().await, fleet.client().await);
     let repair = hand.transaction().await.unwrap();
     repair.execute("UPDATE computes SET labels = labels", &[]).await.unwrap();
     let writer = leader.writer.clone();
