@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -14,6 +14,8 @@ help:
 	@echo 'make measure-demo RUNS=5   run the demo several times, write the medians to bench/results'
 	@echo 'make bench-handover   measure changes of leader in release builds, write bench/results/handover.{json,md}; about 10'
 	@echo '            minutes; SCENARIOS=planned,sigkill or RUNS=3 measure a part and only print it'
+	@echo 'make bench-agent   measure what an agent costs in release builds, write bench/results/agent.{json,md}; about 10 minutes'
+	@echo '            and 10 GB of disk; SCENARIOS=start,noop or RUNS=2 measure a part and only print it'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -42,4 +44,10 @@ bench-handover:
 	@scripts/ensure-postgresql.sh
 	$(CARGO) build --locked --release -p storage_controller -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/handover" \
+		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))
+
+bench-agent:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) build --locked --release -p storage_controller -p compute_ctl -p pgfleet-bench
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/agent" \
 		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))

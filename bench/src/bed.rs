@@ -179,7 +179,7 @@ impl Bed {
 }
 
 /// Figures of a file system in memory are not those of a durable database.
-fn on_a_disk(fleet: &Fleet) {
+pub(crate) fn on_a_disk(fleet: &Fleet) {
     const TMPFS: i128 = 0x0102_1994;
     let dir = fleet.cluster().dir();
     let kind = rustix::fs::statfs(dir).unwrap_or_else(|error| stop("statfs", error)).f_type;

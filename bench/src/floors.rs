@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::Instant;
 
 use hyper::Method;
@@ -32,12 +33,13 @@ impl Floors {
     /// Takes them, with one idle member. None where there is no PostgreSQL.
     pub async fn take() -> Option<Self> {
         let bed = Bed::make("floors", 1, 0).await?;
-        Some(Self { fdatasync_ms: fdatasync(&bed), cas_ms: cas(&bed).await, http_ms: http(&bed).await })
+        Some(Self { fdatasync_ms: fdatasync(bed.fleet.dir()), cas_ms: cas(&bed).await, http_ms: http(&bed).await })
     }
 }
 
-fn fdatasync(bed: &Bed) -> Option<f64> {
-    let path = bed.fleet.dir().join("fdatasync");
+/// The floor of every durable write, in this directory.
+pub(crate) fn fdatasync(dir: &Path) -> Option<f64> {
+    let path = dir.join("fdatasync");
     let file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     // The first one makes the file as long as it stays, like a segment of the log.
     let write = || {

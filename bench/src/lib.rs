@@ -8,6 +8,8 @@
 //!                  (processes)   (clients)                  gap, stats, journal, metrics: what comes of it
 //! ```
 //!
+//! What an agent costs is measured by [`compute`], with a program and results of its own.
+//!
 //! Who calls it: `make bench-handover` through the program `handover`, and one bounded run in the tests. What it calls: the
 //! programs as processes, through the tests' harness. What cannot be set up ends its scenario with one line that says
 //! why: a measurement that goes on is worth nothing. No figure is bent: clients never retry, latency counts from when a request was
@@ -15,6 +17,7 @@
 
 mod agent;
 mod bed;
+pub mod compute;
 mod floors;
 mod gap;
 mod journal;

@@ -40,7 +40,8 @@ pub async fn is_warm(member: &Controller) -> bool {
     samples(&page).all(|(series, value)| series != "storage_controller_follower_warm" || value > 0.0)
 }
 
-fn samples(page: &str) -> impl Iterator<Item = (&str, f64)> {
+/// Series and values of a metrics page.
+pub(crate) fn samples(page: &str) -> impl Iterator<Item = (&str, f64)> {
     page.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         Some((series, value.parse().ok()?))

@@ -71,7 +71,7 @@ impl Report {
 }
 
 /// Results of an earlier run do not make a checkout another one.
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -81,7 +81,8 @@ fn commit() -> String {
     if changed.is_some_and(|changed| changed.is_empty()) { head } else { format!("{head}-dirty") }
 }
 
-fn machine() -> String {
+/// Cores, memory, kernel.
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let memory = read("/proc/meminfo");

@@ -32,6 +32,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
+use crate::report::{MonitorTask, ReportMetrics};
 use crate::storage::{self, PageStorage, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
@@ -123,6 +124,7 @@ pub struct App {
     root: TaskGroup,
     driver: Driver,
     handle: Handle,
+    monitor: MonitorTask,
     door: Door,
     layers: Layers,
     external: Listener,
@@ -167,7 +169,7 @@ impl App {
         let pages = PageStorage::new(basebackup_tries(config.args.dev));
         let storage_metrics = pages.metrics();
         let tools = Tools {
-            postgres,
+            postgres: postgres.clone(),
             pages: pages.clone(),
             compute_id: config.compute_id.clone(),
             metrics: Arc::clone(&apply_metrics),
@@ -176,6 +178,7 @@ impl App {
             source: source(&config, pull.as_ref()),
         };
         let (driver, handle) = Driver::new(options, ledger, tools, Arc::clone(&lifecycle_metrics));
+        let (monitor, watched) = MonitorTask::new(postgres, handle.clone());
         let pull = pull.map(|client| (client, Arc::clone(&lifecycle_metrics)));
         let http_metrics = Arc::new(HttpMetrics::with_routes(&http::ROUTES));
         let page = Metrics {
@@ -185,6 +188,7 @@ impl App {
                 apply: apply_metrics,
                 postgres: postgres_metrics,
                 storage: storage_metrics,
+                report: ReportMetrics(watched.clone()),
                 http: Arc::clone(&http_metrics),
                 tasks: root.metrics(),
             },
@@ -193,22 +197,19 @@ impl App {
         let door = Door {
             handle: handle.clone(),
             preview: Arc::new(driver.preview()),
+            monitor: watched,
             compute_id: config.compute_id.clone(),
             verifier,
             keys_from_config,
             page: Arc::new(move || encode(&page)),
         };
-        let layers = Layers {
-            metrics: http_metrics,
-            tasks: root.metrics(),
-            body_limit_bytes: http::SPEC_LIMIT_BYTES,
-            request_timeout: None,
-        };
+        let layers = layers(http_metrics, &root);
         let (external, internal) = bind(&config).await?;
         Ok(Self {
             root,
             driver,
             handle,
+            monitor,
             door,
             layers,
             external,
@@ -244,6 +245,8 @@ impl App {
         }
         let lease = storage::keep_lease(self.pages.watch(), self.pages.metrics(), driver.token());
         driver.spawn("lsn_lease", Kind::Worker, lease);
+        let report = root.child("report");
+        report.spawn("compute_monitor", Kind::Worker, self.monitor.run(report.token()));
         root.token().cancelled().await;
         driver.stop().await;
         log_end.cancel();
@@ -278,6 +281,10 @@ fn how_it_lives(config: &mut Config, boot_id: BootId) -> lifecycle::Options {
         exit_on_failure: config.args.exit_on_failure,
         pace: lifecycle::Pace::default(),
     }
+}
+
+fn layers(metrics: Arc<HttpMetrics>, root: &TaskGroup) -> Layers {
+    Layers { metrics, tasks: root.metrics(), body_limit_bytes: http::SPEC_LIMIT_BYTES, request_timeout: None }
 }
 
 async fn bind(config: &Config) -> Result<(Listener, Listener), BindError> {

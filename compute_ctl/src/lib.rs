@@ -13,4 +13,5 @@ pub mod http;
 pub mod ledger;
 pub mod lifecycle;
 pub mod postgres;
+pub mod report;
 pub mod storage;

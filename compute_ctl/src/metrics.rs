@@ -13,6 +13,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 use crate::apply::ApplyMetrics;
 use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
+use crate::report::ReportMetrics;
 use crate::storage::StorageMetrics;
 
 /// The page.
@@ -44,6 +45,9 @@ pub struct AgentMetrics {
     /// Storage at page servers.
     #[metric(namespace = "storage")]
     pub storage: Arc<StorageMetrics>,
+    /// The voice.
+    #[metric(flatten)]
+    pub report: ReportMetrics,
     /// The door.
     #[metric(namespace = "http")]
     pub http: Arc<HttpMetrics>,

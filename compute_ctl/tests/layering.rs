@@ -7,14 +7,15 @@ use pgfleet_layering::{Drawing, arrows, forbidden, undrawn};
 /// `app` is the composition root: the one place that knows every room. `metrics` nests the rooms' groups.
 const DRAWING: Drawing<'static> = &[
     ("main", &["app", "config"]),
-    ("app", &["apply", "config", "http", "ledger", "lifecycle", "metrics", "postgres", "storage"]),
+    ("app", &["apply", "config", "http", "ledger", "lifecycle", "metrics", "postgres", "report", "storage"]),
     // The flag for a restart policy is the driver's own type.
     ("config", &["lifecycle"]),
-    ("metrics", &["apply", "ledger", "lifecycle", "postgres", "storage"]),
-    ("http", &["lifecycle", "postgres"]),
+    ("metrics", &["apply", "ledger", "lifecycle", "postgres", "report", "storage"]),
+    ("http", &["lifecycle", "postgres", "report"]),
     ("lifecycle", &["apply", "ledger", "postgres", "storage"]),
     ("apply", &["postgres"]),
     ("storage", &["postgres"]),
+    ("report", &["lifecycle", "postgres"]),
     ("ledger", &[]),
     ("postgres", &[]),
 ];

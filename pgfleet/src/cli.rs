@@ -41,11 +41,27 @@ pub enum Noun {
         #[command(subcommand)]
         verb: ComputeVerb,
     },
+    /// Show what a spec would do, without doing it: verdict, settings by class, changes in words.
+    Plan(PlanArgs),
     /// Run a whole cluster on this machine.
     Local {
         #[command(subcommand)]
         verb: LocalVerb,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// With --compute: a spec's JSON. Without: newline-delimited JSON as POST /control/v1/compute/apply takes it, like
+    /// {"compute_id": "orders", "spec": {…}}. - reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The compute that the spec is meant for; may be given more than once.
+    #[arg(long = "compute", value_name = "ID")]
+    pub computes: Vec<ComputeId>,
+    /// Show settings that keep their value as well.
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +114,16 @@ pub enum ComputeVerb {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
         timeout: u64,
     },
+    /// Say how far the leader may go with a compute by itself.
+    Policy {
+        id: ComputeId,
+        /// When it is ended: once it has been idle for the spec's suspend_timeout_seconds, or never.
+        #[arg(long, value_enum)]
+        suspend: Suspend,
+        /// Why; it goes into the journal. Printable ASCII.
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
     /// Forget computes; they keep running.
     Delete {
         #[arg(required = true)]
@@ -110,6 +136,12 @@ pub enum ComputeVerb {
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suspend {
+    WhenIdle,
+    Never,
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +234,14 @@ mod tests {
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1", "--spec", "-", "--wait"]).is_ok());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "a/b", "--spec", "-"]).is_err());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c", "--label", "novalue"]).is_err());
+    }
+
+    #[test]
+    fn a_policy_names_what_changes() {
+        let with = |more: &[&str]| Cli::try_parse_from([&["pgfleet", "compute", "policy", "c1"], more].concat());
+        assert!(with(&["--suspend", "when-idle", "--reason", "nights"]).is_ok());
+        assert!(with(&["--suspend", "never"]).is_ok());
+        assert!(with(&[]).is_err() && with(&["--suspend", "sometimes"]).is_err());
     }
 
     #[test]

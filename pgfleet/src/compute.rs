@@ -1,15 +1,16 @@
-//! `pgfleet compute`: list, get, put, wait, delete, unquarantine.
+//! `pgfleet compute`: list, get, put, wait, policy, delete, unquarantine.
 
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use pgfleet_api::compute::{ComputeView, ListQuery, RegisterCompute, SpecAccepted, WaitOutcome, WaitResult};
+use pgfleet_api::policy::{PutPolicy, SuspendPolicy};
 use pgfleet_api::{ComputeId, Generation};
 use pgfleet_clients::controller::ControllerClient;
 use serde_json::Value;
 
-use crate::cli::{ComputeVerb, ListArgs, Output, PutArgs};
+use crate::cli::{ComputeVerb, ListArgs, Output, PutArgs, Suspend};
 use crate::exit::CliError;
 use crate::output::{listing, or_dash, print, print_json, print_table};
 
@@ -21,6 +22,14 @@ pub async fn run(verb: ComputeVerb, client: &ControllerClient, output: Output) -
         ComputeVerb::Put(args) => put(args, client, output).await,
         ComputeVerb::Wait { id, generation, timeout } => {
             wait(&id, generation, Duration::from_secs(timeout), client, output).await
+        }
+        ComputeVerb::Policy { id, suspend, reason } => {
+            let suspend = match suspend {
+                Suspend::WhenIdle => SuspendPolicy::WhenIdle,
+                Suspend::Never => SuspendPolicy::Never,
+            };
+            let policy = PutPolicy { suspend: Some(suspend) };
+            show(&client.put_policy(&id, &policy, reason.as_deref()).await?, output)
         }
         ComputeVerb::Delete { ids } => delete(&ids, client).await,
         ComputeVerb::Unquarantine { id, reason } => unquarantine(&id, reason.as_deref(), client, output).await,
@@ -100,6 +109,7 @@ fn show(compute: &ComputeView, output: Output) -> Result<(), CliError> {
         ("agent", compute.agent_url.clone()),
         ("labels", if labels.is_empty() { "-".to_owned() } else { labels }),
         ("postgres", postgres),
+        ("suspend", suspends(compute).to_owned()),
         ("term seen", or_dash(observed.and_then(|observed| observed.term))),
         ("pending restart", observed.map_or_else(|| "-".to_owned(), |observed| list(&observed.pending_restart))),
         ("ignored fields", observed.map_or_else(|| "-".to_owned(), |observed| list(&observed.ignored_fields))),
@@ -110,6 +120,13 @@ fn show(compute: &ComputeView, output: Output) -> Result<(), CliError> {
         table.add_row(vec![field.to_owned(), value]);
     }
     print_table(&table)
+}
+
+fn suspends(compute: &ComputeView) -> &'static str {
+    match compute.policy.suspend {
+        SuspendPolicy::WhenIdle => "when-idle",
+        SuspendPolicy::Never => "never",
+    }
 }
 
 async fn put(args: PutArgs, client: &ControllerClient, output: Output) -> Result<(), CliError> {

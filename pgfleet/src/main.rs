@@ -9,6 +9,7 @@ mod exit;
 mod leader;
 mod local;
 mod output;
+mod plan;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match noun {
         Noun::Leader { verb } => Box::pin(leader::run(verb, &connection.client()?, output)).await,
         Noun::Compute { verb } => Box::pin(compute::run(verb, &connection.client()?, output)).await,
+        Noun::Plan(args) => Box::pin(plan::run(args, &connection.client()?, output)).await,
         Noun::Local { verb } => Box::pin(local::run(verb, output)).await,
     }
 }

@@ -89,6 +89,10 @@ fn unusable_files_are_64_and_named() {
     let put = |file: &str| pgfleet(&scratch.0, &[&base[..], &["compute", "put", "c", "--spec", file]].concat());
     fails(&put(&bad).unwrap(), 64, "line 1 column 7");
     fails(&put(&missing).unwrap(), 64, &missing);
+    let plan = |args: &[&str]| pgfleet(&scratch.0, &[&base[..], &["plan"], args].concat()).unwrap();
+    fails(&plan(&[&missing]), 64, &missing);
+    fails(&plan(&[&bad, "--compute", "c"]), 64, "line 1 column 7");
+    fails(&plan(&[&bad]), 64, "give --compute");
     let token = pgfleet(&scratch.0, &[&base[..], &["--token-file", &missing, "leader"]].concat());
     fails(&token.unwrap(), 64, &missing);
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::PutPolicy;
+use pgfleet_api::policy::SuspendPolicy::{Never, WhenIdle};
 use pgfleet_api::{BootId, ComputeId, InstanceId, Term};
 use pgfleet_harness::postgres::{Cluster, Options, bin_dir_or_skip, connect};
 use pgfleet_persistence::{
@@ -73,6 +75,7 @@ fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
         ignored_fields: vec![],
         error: rng.random_bool(0.3).then(|| "no".to_owned()),
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }
@@ -80,7 +83,7 @@ fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
 /// A wish of somebody, or what an agent says; many of them fail, because the compute is not there.
 fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
     let compute_id = id(rng.random_range(0..6));
-    match rng.random_range(0..10) {
+    match rng.random_range(0..12) {
         0..=2 => Change::Register {
             compute_id,
             agent_url: format!("http://10.0.0.{}", rng.random_range(0..3)),
@@ -90,6 +93,10 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
         3..=4 => Change::PutSpec { compute_id, spec: spec(rng), if_match: None },
         5..=6 => Change::Delete { compute_id },
         7..=8 => Change::Observed { compute_id, observed: Box::new(seen(rng, boots)) },
+        9..=10 => Change::SetPolicy {
+            compute_id,
+            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }) },
+        },
         _ => Change::Journal(Action {
             compute_id: Some(compute_id),
             actor: "somebody".to_owned(),

@@ -10,6 +10,8 @@ mod metrics;
 mod plan;
 mod preview;
 mod quote;
+#[cfg(test)]
+mod round_trip;
 mod settings;
 
 pub use compare::{compare, shown};

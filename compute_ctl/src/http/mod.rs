@@ -24,6 +24,7 @@ use pgfleet_runtime::auth::Verifier;
 use pgfleet_runtime::http::{Layers, finish};
 
 use crate::lifecycle::{Handle, Preview};
+use crate::report::Monitor;
 
 /// Largest spec that is read.
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
@@ -42,6 +43,8 @@ pub struct Door {
     pub handle: Handle,
     /// Says what a spec would do.
     pub preview: Arc<Preview>,
+    /// What is known of the use of PostgreSQL.
+    pub monitor: Monitor,
     /// This compute.
     pub compute_id: ComputeId,
     /// Checks tokens; none where no keys are given and only the loopback interface is listened on.

@@ -7,5 +7,7 @@ use pgfleet_api::agent::AgentStatus;
 use super::Door;
 
 pub(super) async fn get(State(door): State<Door>) -> Json<AgentStatus> {
-    Json(door.handle.status())
+    let mut status = door.handle.status();
+    door.monitor.show(&mut status);
+    Json(status)
 }

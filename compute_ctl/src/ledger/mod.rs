@@ -2,7 +2,10 @@
 //!
 //! Owned by `lifecycle`'s driver. One JSON file in the state directory, replaced by rename; file and directory are synced
 //! before `keep` returns. A file that cannot be read is an error, never an empty ledger: an agent that forgot its promise
-//! would obey a leader of the past. The file holds password verifiers, so it is readable by its owner only.
+//! would obey a leader of the past. `seal` makes damage visible. The file holds password verifiers, so it is readable by its
+//! owner only.
+
+mod seal;
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -16,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const FILE: &str = "ledger.json";
-/// Layout of the file; a number that is not known is refused.
-const FORMAT: u32 = 1;
+/// The layout before there was a seal; still read. A number that is not known is refused.
+const UNSEALED: u32 = 1;
 
 /// A spec under the counter it came with.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +57,11 @@ pub struct Entry {
     pub rejected_generation: Option<Generation>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The file as it is read; `seal` writes the first two fields.
+#[derive(Deserialize)]
 struct Document {
     format: u32,
+    sha256: Option<String>,
     #[serde(flatten)]
     entry: Entry,
 }
@@ -74,12 +79,18 @@ pub enum LedgerError {
         source: std::io::Error,
     },
     /// It was written by another version.
-    #[error("the ledger {path} has format {format}, this version knows {FORMAT}")]
+    #[error("the ledger {path} has format {format}, this version knows {}", seal::FORMAT)]
     Format {
         /// The file.
         path: PathBuf,
         /// What it says.
         format: u32,
+    },
+    /// It is not as it was written.
+    #[error("the ledger {path} is damaged; restore it, or remove it to forget what this compute has promised")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
     },
     /// Writing failed.
     #[error("the ledger {path} cannot be written")]
@@ -108,14 +119,7 @@ impl Ledger {
     pub fn open(state_dir: &Path, pauses: Pauses) -> Result<Self, LedgerError> {
         let path = state_dir.join(FILE);
         let entry = match std::fs::read(&path) {
-            Ok(bytes) => {
-                let document: Document = serde_json::from_slice(&bytes)
-                    .map_err(|error| LedgerError::Read { path: path.clone(), source: error.into() })?;
-                if document.format != FORMAT {
-                    return Err(LedgerError::Format { path, format: document.format });
-                }
-                document.entry
-            }
+            Ok(bytes) => read(&path, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Entry::default(),
             Err(source) => return Err(LedgerError::Read { path, source }),
         };
@@ -154,11 +158,10 @@ impl Ledger {
         if self.path.as_os_str().is_empty() {
             return Ok(());
         }
-        let document = Document { format: FORMAT, entry: entry.clone() };
         let beside = self.path.with_extension("tmp");
         let mut file = File::create(&beside)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(&serde_json::to_vec(&document)?)?;
+        file.write_all(&seal::seal(&serde_json::to_vec(entry)?))?;
         file.sync_all()?;
         std::fs::rename(&beside, &self.path)?;
         match self.path.parent() {
@@ -168,9 +171,25 @@ impl Ledger {
     }
 }
 
+/// The file's content, if it is whole and says something: an entry that promises nothing is never written.
+fn read(path: &Path, bytes: &[u8]) -> Result<Entry, LedgerError> {
+    let document: Document = serde_json::from_slice(bytes)
+        .map_err(|error| LedgerError::Read { path: path.to_owned(), source: error.into() })?;
+    let whole = match document.format {
+        seal::FORMAT => seal::is_whole(bytes),
+        UNSEALED => document.sha256.is_none(),
+        format => return Err(LedgerError::Format { path: path.to_owned(), format }),
+    };
+    if !whole || document.entry == Entry::default() {
+        return Err(LedgerError::Damaged { path: path.to_owned() });
+    }
+    Ok(document.entry)
+}
+
 #[cfg(test)]
 mod tests {
     use pgfleet_api::{ClusterId, Term};
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -218,11 +237,78 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_not_empty() {
         let dir = scratch("broken");
-        for content in ["", "{", "{\"format\": 99}", "[]"] {
+        let deep = format!("{{\"format\":1,\"accepted\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for content in ["", "{", "null", "[]", "{}", "{\"format\": 99}", "{\"format\":1}", "{\"format\":2}", &deep] {
             std::fs::write(dir.join(FILE), content).unwrap();
             assert!(Ledger::open(&dir, Pauses::none()).is_err(), "{content:?}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    fn text_of(entry: &Entry) -> Vec<u8> {
+        seal::seal(&serde_json::to_vec(entry).unwrap())
+    }
+
+    fn read_back(bytes: &[u8]) -> Result<Entry, LedgerError> {
+        read(Path::new("ledger.json"), bytes)
+    }
+
+    #[test]
+    fn the_layout_before_the_seal_is_read() {
+        let entry = entry();
+        let text = String::from_utf8(serde_json::to_vec(&entry).unwrap()).unwrap();
+        let unsealed = text.replacen('{', "{\"format\":1,", 1);
+        assert_eq!(read_back(unsealed.as_bytes()).unwrap(), entry);
+        let sealed = String::from_utf8(text_of(&entry)).unwrap();
+        let disguised = sealed.replacen("\"format\":2", "\"format\":1", 1).replacen("\"term\":5", "\"term\":4", 1);
+        assert!(read_back(disguised.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_is_read() {
+        let entry = entry();
+        let good = text_of(&entry);
+        assert_eq!(read_back(&good).unwrap(), entry);
+        assert!((0..good.len()).all(|length| read_back(&good[..length]).is_err()));
+        for place in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[place / 8] ^= 1 << (place % 8);
+            assert!(read_back(&bad).is_err(), "bit {} of byte {}", place % 8, place / 8);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_no_ledger(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(read_back(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_damage_is_read_as_a_promise(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let good = text_of(&entry());
+            let mut bad = good.clone();
+            for (place, byte) in damage {
+                let place = place.index(bad.len());
+                bad[place] = byte;
+            }
+            bad.truncate(good.len() - cut.index(3));
+            prop_assert!(bad == good || read_back(&bad).is_err());
+        }
+
+        #[test]
+        fn what_is_written_is_read(text in any::<String>(), number in any::<f64>(), generation in 1i64..) {
+            let mut entry = entry();
+            let spec = json!({text.clone(): [text, number]});
+            entry.good = Some(Kept { generation: Some(Generation(generation)), spec, spec_hash: entry.good.unwrap().spec_hash });
+            let again = read_back(&text_of(&entry)).unwrap();
+            prop_assert_eq!(again.record, entry.record);
+            prop_assert_eq!(again.good.unwrap().generation, Some(Generation(generation)));
+        }
     }
 
     #[tokio::test]

@@ -65,6 +65,21 @@ pub(super) async fn admit<B: Body>(
     }
 }
 
+/// Judges the fence of an action that is no spec: it must know what the ledger holds, from a leadership that has not ended.
+pub(super) async fn prove(own: &ComputeId, ledger: &mut Ledger, fence: &Fence) -> Result<(), Refusal> {
+    let known = ledger.entry().record.clone();
+    let Admission { verdict, record } = fence::admit(own, known.as_ref(), fence);
+    if let Some(raised) = raised(known.as_ref(), record.as_ref()) {
+        ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
+    }
+    let refusal = match verdict {
+        Verdict::AlreadyAccepted => return Ok(()),
+        Verdict::Refuse(refusal) => refusal,
+        Verdict::Accept => fence::Refusal::Conflict,
+    };
+    Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
+}
+
 /// What the ledger holds already, under the higher term that a request has brought.
 fn raised(known: Option<&LedgerRecord>, wanted: Option<&LedgerRecord>) -> Option<LedgerRecord> {
     let (known, wanted) = (known?, wanted?);

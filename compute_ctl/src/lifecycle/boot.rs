@@ -71,7 +71,7 @@ impl<B: Body> Driver<B> {
 
     fn begin_at_start(&mut self, prepared: Arc<Prepared>, kept: Option<Kept>) {
         self.publisher.show_ledger(self.ledger.entry());
-        self.publisher.update(|status| status.ignored_fields.clone_from(&prepared.ignored_fields));
+        self.publisher.took(&prepared);
         self.begin(Job { kept, ..Job::own(Order::Apply(prepared), Via::Init) });
     }
 

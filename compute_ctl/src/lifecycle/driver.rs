@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::prove;
 use super::body::{Body, Tools};
 use super::handle::{Ended, Handle, Outcome, Refusal, Request};
 use super::metrics::LifecycleMetrics;
@@ -186,7 +187,7 @@ impl<B: Body> Driver<B> {
     pub fn new(options: Options, ledger: Ledger, body: B, metrics: Arc<LifecycleMetrics>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let handle = Handle::new(sender, publisher.watch());
+        let handle = Handle::new(sender, publisher.watch(), publisher.watch_spec());
         let (base, cap) = options.pace.pauses;
         let driver = Self {
             options,
@@ -260,6 +261,12 @@ impl<B: Body> Driver<B> {
             }
             Request::Refresh { reply } => {
                 let _ = reply.send(self.on_refresh());
+            }
+            Request::Prove { fence, reply } => {
+                let answer = prove(&self.options.compute_id, &mut self.ledger, &fence).await;
+                self.publisher.show_ledger(self.ledger.entry());
+                // Whoever does not wait for it does not act on it either.
+                let _ = reply.send(answer);
             }
             Request::Terminate { mode, reply } => self.on_terminate(mode, reply),
         }

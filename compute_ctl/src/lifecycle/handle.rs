@@ -1,6 +1,7 @@
 //! How other rooms talk to the driver.
 
 use pgfleet_api::agent::{AgentStatus, ComputeState, TerminateMode};
+use pgfleet_api::spec::ComputeSpec;
 use pgfleet_api::{Fence, FenceMark, Lsn};
 use pgfleet_domain::fence;
 use serde_json::Value;
@@ -92,6 +93,7 @@ pub enum Refusal {
 pub(super) enum Request {
     Configure { configure: Configure, reply: oneshot::Sender<Result<Admitted, Refusal>> },
     Refresh { reply: oneshot::Sender<Result<(), Refusal>> },
+    Prove { fence: Fence, reply: oneshot::Sender<Result<(), Refusal>> },
     Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>> },
 }
 
@@ -100,11 +102,22 @@ pub(super) enum Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<AgentStatus>,
+    spec: watch::Receiver<Option<ComputeSpec>>,
 }
 
 impl Handle {
-    pub(super) fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<AgentStatus>) -> Self {
-        Self { requests, status }
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        status: watch::Receiver<AgentStatus>,
+        spec: watch::Receiver<Option<ComputeSpec>>,
+    ) -> Self {
+        Self { requests, status, spec }
+    }
+
+    /// Whether the spec that was taken last asks for this feature.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        self.spec.borrow().as_ref().is_some_and(|spec| spec.features.iter().any(|feature| feature == name))
     }
 
     /// What the driver has published last.
@@ -130,6 +143,16 @@ impl Handle {
     pub async fn refresh(&self) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Refresh { reply }).await.map_err(|_| Refusal::Gone)?;
+        answer.await.map_err(|_| Refusal::Gone)?
+    }
+
+    /// Whether whoever holds this fence may act on what this agent holds; a higher term is kept durably.
+    ///
+    /// # Errors
+    /// The fence is stale, or names something else than the ledger holds.
+    pub async fn prove(&self, fence: Fence) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Prove { fence, reply }).await.map_err(|_| Refusal::Gone)?;
         answer.await.map_err(|_| Refusal::Gone)?
     }
 

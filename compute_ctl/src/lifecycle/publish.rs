@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use pgfleet_api::agent::AgentStatus;
+use pgfleet_api::spec::ComputeSpec;
 use pgfleet_api::{BootId, ComputeId};
 use pgfleet_domain::fence::LedgerRecord;
 use tokio::sync::watch;
 
 use super::metrics::LifecycleMetrics;
+use super::work::Prepared;
 use crate::ledger::Entry;
 
 pub(super) struct Publisher {
     status: watch::Sender<AgentStatus>,
     /// The promise, for those who judge a fence without asking for anything.
     record: watch::Sender<Option<LedgerRecord>>,
+    spec: watch::Sender<Option<ComputeSpec>>,
     metrics: Arc<LifecycleMetrics>,
     #[cfg(test)]
     published: Arc<std::sync::Mutex<Vec<AgentStatus>>>,
@@ -28,6 +31,7 @@ impl Publisher {
             published: Arc::new(std::sync::Mutex::new(vec![status.clone()])),
             status: watch::Sender::new(status),
             record: watch::Sender::new(None),
+            spec: watch::Sender::new(None),
             metrics,
         }
     }
@@ -44,6 +48,17 @@ impl Publisher {
 
     pub(super) fn watch_record(&self) -> watch::Receiver<Option<LedgerRecord>> {
         self.record.subscribe()
+    }
+
+    /// The spec that was taken last.
+    pub(super) fn watch_spec(&self) -> watch::Receiver<Option<ComputeSpec>> {
+        self.spec.subscribe()
+    }
+
+    /// Shows a spec that was taken.
+    pub(super) fn took(&self, prepared: &Prepared) {
+        self.spec.send_replace(Some(prepared.spec.clone()));
+        self.update(|status| status.ignored_fields.clone_from(&prepared.ignored_fields));
     }
 
     /// Changes the document. Nothing is published where nothing changed.

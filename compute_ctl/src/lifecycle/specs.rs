@@ -36,8 +36,8 @@ impl<B: Body> Driver<B> {
         self.publisher.show_ledger(self.ledger.entry());
         if let Ok(Decision::Take(prepared)) = &decision {
             self.accepted = Some(Arc::clone(prepared));
+            self.publisher.took(prepared);
             self.publisher.update(|status| {
-                status.ignored_fields.clone_from(&prepared.ignored_fields);
                 if self.state == ComputeState::Empty {
                     status.start_time = Utc::now();
                 }

@@ -10,6 +10,7 @@ mod known;
 mod link;
 mod log;
 mod metrics;
+mod monitor_link;
 mod orphans;
 mod pending;
 mod pidfile;

@@ -112,6 +112,11 @@ impl Compute {
         }
     }
 
+    /// Base URL of the agent, while it runs.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.dir.0.join("agent.log")).unwrap_or_default()
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::activity::{Activity, Downtime};
 use crate::error::ErrorBody;
 use crate::ids::{BootId, ComputeId, Fence, Generation, SpecHash, Term};
 
@@ -131,7 +132,7 @@ pub struct AgentStatus {
     pub timeline: Option<String>,
     /// The state.
     pub status: ComputeState,
-    /// Last activity seen in PostgreSQL; null where nothing watches it.
+    /// Last activity seen in PostgreSQL; null before the first. It only moves forward and is not counted by `status_seq`.
     pub last_active: Option<DateTime<Utc>>,
     /// Why the last action failed, in one line.
     pub error: Option<String>,
@@ -164,6 +165,12 @@ pub struct AgentStatus {
     /// [`AgentStatus::FAILURES_SHOWN`]; `error_detail` is the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<ErrorDetail>,
+    /// Whether PostgreSQL is in use; absent while nothing watches it. Not counted by `status_seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
+    /// How long PostgreSQL did not answer. Not counted by `status_seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime: Option<Downtime>,
 }
 
 impl AgentStatus {
@@ -193,6 +200,8 @@ impl AgentStatus {
             postgres: None,
             error_detail: None,
             failures: Vec::new(),
+            activity: None,
+            downtime: None,
         }
     }
 }
@@ -232,6 +241,15 @@ pub enum TerminateMode {
     Fast,
     /// The process ends at once.
     Immediate,
+}
+
+/// Body of `POST /terminate`; it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminateRequest {
+    /// The intent that the caller knows. A leadership that has ended, and one that does not know what the agent holds, are
+    /// refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
 }
 
 /// Answer of `POST /terminate`.

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::error::ErrorBody;
 use crate::ids::{ComputeId, Generation, SpecHash, Term};
+use crate::plan::{DryVerdict, PlanResponse};
 
 /// Query of `GET /control/v1/watch`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +41,14 @@ pub struct WatchEvent {
     pub detail: Value,
 }
 
-/// Query of `POST /control/v1/compute/apply`: there is none, and one that is given is refused, not ignored.
+/// Query of `POST /control/v1/compute/apply`; what is not understood is refused, not ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ApplyQuery {}
+pub struct ApplyQuery {
+    /// Write nothing, push nothing: say of each line what it would come to.
+    #[serde(default)]
+    pub dry_run: bool,
+}
 
 /// One line that goes into `POST /control/v1/compute/apply`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -80,6 +85,8 @@ pub enum ApplyOutcome {
     OutcomeUnknown,
     /// It is not in the database and may be sent again.
     NotExecuted,
+    /// A dry run: nothing was done, and the verdict says what would be.
+    Planned,
 }
 
 /// One line that comes out of `POST /control/v1/compute/apply`.
@@ -100,4 +107,10 @@ pub struct ApplyResult {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
+    /// Of a dry run: what the line would come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<DryVerdict>,
+    /// Of a dry run: what the agent says it would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanResponse>,
 }

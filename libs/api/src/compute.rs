@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
+use crate::policy::Policy;
 
 /// `PUT /control/v1/compute/{id}`: register a compute or change it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -67,6 +68,9 @@ pub struct Observed {
     /// Where it failed.
     #[serde(default)]
     pub error_detail: Option<ErrorDetail>,
+    /// Everything that failed, as far as the agent lists it; `error_detail` is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ErrorDetail>,
     /// The server, while it runs.
     #[serde(default)]
     pub postgres: Option<PostgresInfo>,
@@ -87,6 +91,7 @@ impl From<AgentStatus> for Observed {
             ignored_fields: status.ignored_fields,
             error: status.error,
             error_detail: status.error_detail,
+            failures: status.failures,
             postgres: status.postgres,
         }
     }
@@ -116,9 +121,12 @@ pub struct ComputeView {
     /// Set while the compute is left alone because work on it panicked too often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
+    /// How far the leader may go with it by itself.
+    #[serde(default)]
+    pub policy: Policy,
     /// When this compute was registered.
     pub created_at: DateTime<Utc>,
-    /// When its spec or registration last changed.
+    /// When its spec, registration or policy last changed.
     pub updated_at: DateTime<Utc>,
 }
 

@@ -46,8 +46,12 @@ pub enum ErrorCode {
     FenceRequired,
     /// The agent's state does not allow this.
     InvalidState,
+    /// PostgreSQL was in use a moment ago, or nobody can say; a termination on that condition was not begun.
+    NotIdle,
     /// The spec could not be applied; phase and object are in the status.
     ApplyFailed,
+    /// The agent of the compute cannot be reached, or does not answer as one.
+    AgentAway,
     /// This member does not lead; `leader` names who does, if known.
     NoLeader,
     /// This member has stepped down or is about to.

@@ -3,6 +3,7 @@
 //! Who calls it: all crates. What it calls: serde and nothing that does I/O. A type here changes only in ways
 //! that an older reader survives, because two versions of a controller talk to each other during a rolling restart.
 
+pub mod activity;
 pub mod agent;
 pub mod auth;
 pub mod bulk;
@@ -13,6 +14,7 @@ pub mod headers;
 pub mod ids;
 pub mod lsn;
 pub mod plan;
+pub mod policy;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};

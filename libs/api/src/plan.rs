@@ -34,6 +34,50 @@ impl PlanVerdict {
     }
 }
 
+/// What a line of the bulk upsert would come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DryVerdict {
+    /// Nothing would change.
+    NoOp,
+    /// [`PlanVerdict::Reload`] at the agent.
+    Reload,
+    /// [`PlanVerdict::Restart`] at the agent.
+    Restart,
+    /// The compute is not known and would be registered; its agent is not asked.
+    Create,
+    /// The agent cannot be asked; the error says why.
+    Unknown,
+    /// The line, or the spec at the agent, would be refused.
+    Refused,
+}
+
+impl DryVerdict {
+    /// The wire name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoOp => "no_op",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+            Self::Create => "create",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl From<PlanVerdict> for DryVerdict {
+    fn from(verdict: PlanVerdict) -> Self {
+        match verdict {
+            PlanVerdict::NoOp => Self::NoOp,
+            PlanVerdict::Reload => Self::Reload,
+            PlanVerdict::Restart => Self::Restart,
+            PlanVerdict::Refused => Self::Refused,
+        }
+    }
+}
+
 /// What it takes to bring one setting into effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -6,10 +6,14 @@
 
 use std::time::Duration;
 
-use pgfleet_api::agent::{AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateResponse};
-use pgfleet_api::{ErrorBody, FenceMark};
+use pgfleet_api::agent::{
+    AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateRequest, TerminateResponse,
+};
+use pgfleet_api::plan::PlanResponse;
+use pgfleet_api::{ErrorBody, Fence, FenceMark};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::token::{Grant, Source, TokenError};
 use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_json};
@@ -26,6 +30,8 @@ pub struct AgentTimeouts {
     pub status: Duration,
     /// For a push; the agent answers as soon as its ledger is durable.
     pub configure: Duration,
+    /// For `POST /plan`, which may run the server program some dozen times.
+    pub plan: Duration,
     /// For `POST /terminate`, which waits until PostgreSQL is gone.
     pub terminate: Duration,
 }
@@ -36,6 +42,7 @@ impl Default for AgentTimeouts {
             connect: Duration::from_secs(2),
             status: Duration::from_secs(3),
             configure: Duration::from_secs(10),
+            plan: Duration::from_secs(10),
             terminate: Duration::from_secs(60),
         }
     }
@@ -167,12 +174,34 @@ impl AgentClient {
         self.call(url, request, self.timeouts.configure).await
     }
 
+    /// Asks what a spec would do. The agent does nothing.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; a spec that would be refused is an answer, not an error.
+    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+        let body = ConfigureRequest { spec: spec.clone(), fence: None, compute_ctl_config: None };
+        let request = self.http.request(Method::POST, join(url, "/plan")).json(&body);
+        self.call(url, request, self.timeouts.plan).await
+    }
+
     /// Asks the agent to stop PostgreSQL for good.
     ///
     /// # Errors
     /// See [`AgentError`].
     pub async fn terminate(&self, url: &str, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
         let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request, self.timeouts.terminate).await
+    }
+
+    /// Asks the agent to stop PostgreSQL for good if nobody has used it for so long. Its own look decides: it refuses with
+    /// `not_idle`.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn suspend(&self, url: &str, fence: Fence, idle: Duration) -> Result<TerminateResponse, AgentError> {
+        let query = [("mode", "fast".to_owned()), ("if_idle_ms", idle.as_millis().to_string())];
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&query);
+        let request = request.json(&TerminateRequest { fence: Some(fence) });
         self.call(url, request, self.timeouts.terminate).await
     }
 

@@ -17,8 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgfleet_api::agent::PullResponse;
+use pgfleet_api::bulk::{ApplyLine, ApplyResult};
 use pgfleet_api::compute::{ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult};
 use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList, TakeOverRequest, TakeOverResponse, TermList};
+use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, Generation};
 use reqwest::Method;
 use serde_json::Value;
@@ -27,6 +29,11 @@ use self::call::{Ask, Resend, Target};
 pub use self::error::ControllerError;
 use crate::token::Source;
 use crate::transport::{SetUpError, Wire};
+
+/// Lines of one request of a dry run: each may wait for an agent.
+const DRY_RUN_LINES: usize = 64;
+/// How long such a request may take.
+const DRY_RUN_LIMIT: Duration = Duration::from_secs(120);
 
 /// How patient a [`ControllerClient`] is and where it begins.
 #[derive(Clone)]
@@ -265,6 +272,20 @@ impl ControllerClient {
         self.fetch(ask).await
     }
 
+    /// Changes how far the leader may go with a compute by itself. `reason` goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn put_policy(
+        &self,
+        id: &ComputeId,
+        policy: &PutPolicy,
+        reason: Option<&str>,
+    ) -> Result<ComputeView, ControllerError> {
+        let ask = Ask::put(&compute_path(id, "/policy"), policy, Resend::Always)?;
+        self.fetch(Ask { reason: reason.map(ToOwned::to_owned), ..ask }).await
+    }
+
     /// Forgets a compute and leaves it running.
     ///
     /// # Errors
@@ -280,6 +301,32 @@ impl ControllerClient {
     pub async fn unquarantine(&self, id: &ComputeId, reason: Option<&str>) -> Result<ComputeView, ControllerError> {
         let ask = Ask::get(&compute_path(id, "/unquarantine"));
         self.fetch(Ask { method: Method::POST, reason: reason.map(ToOwned::to_owned), ..ask }).await
+    }
+
+    /// Says what a bulk upsert would come to; nothing is done. One result per line, in their order.
+    ///
+    /// # Errors
+    /// See [`ControllerError`]; a line that would be refused is an answer, not an error.
+    pub async fn dry_run(&self, lines: &[ApplyLine]) -> Result<Vec<ApplyResult>, ControllerError> {
+        let mut results = Vec::with_capacity(lines.len());
+        for (part, lines) in lines.chunks(DRY_RUN_LINES).enumerate() {
+            let mut body = Vec::new();
+            for line in lines {
+                serde_json::to_writer(&mut body, line)?;
+                body.push(b'\n');
+            }
+            let ask = Ask {
+                method: Method::POST,
+                query: BTreeMap::from([("dry_run", "true".to_owned())]),
+                body: Some(body),
+                target: Target::Work { limit: DRY_RUN_LIMIT },
+                ..Ask::get("/control/v1/compute/apply")
+            };
+            let first = u64::try_from(part * DRY_RUN_LINES).unwrap_or(u64::MAX);
+            let told: Vec<ApplyResult> = self.execute(ask).await?.json_lines()?;
+            results.extend(told.into_iter().map(|result| ApplyResult { line: result.line + first, ..result }));
+        }
+        Ok(results)
     }
 
     /// The agent's pull: the spec asked for with its fence.

@@ -9,3 +9,4 @@ pub mod lifecycle;
 pub mod quarantine;
 pub mod reconcile;
 pub mod spec;
+pub mod suspend;

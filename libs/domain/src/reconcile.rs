@@ -112,6 +112,7 @@ mod tests {
             ignored_fields: vec![],
             error: None,
             error_detail: None,
+            failures: Vec::new(),
             postgres: None,
         }
     }

@@ -22,7 +22,7 @@ use tokio_postgres::{Client, IsolationLevel, Row, Statement};
 use crate::database::Database;
 use crate::error::DbError;
 use crate::lease::bounded;
-use crate::records::{ComputeRecord, LoadedState, compute_id_of, labels_of, observed_of, spec_hash_of};
+use crate::records::{ComputeRecord, LoadedState, compute_id_of, labels_of, observed_of, policy_of, spec_hash_of};
 use crate::session::{Session, SessionKind};
 
 /// Rows that a load takes at a time; a row holds a spec of up to 4 MiB.
@@ -37,20 +37,20 @@ const HEAD: &str = "
 
 const ALL: &str = "
     SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed
+           c.updated_at, false, o.observed, c.policy
     FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
     WHERE c.deleted_at IS NULL ORDER BY c.compute_id";
 
 const ONE: &str = "
     SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed
+           c.updated_at, false, o.observed, c.policy
     FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
     WHERE c.compute_id = $1 AND c.deleted_at IS NULL";
 
 pub(crate) const COMPUTES_ABOVE: &str = "
     SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
            c.updated_at, c.deleted_at IS NOT NULL,
-           (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id)
+           (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id), c.policy
     FROM computes c
     WHERE c.change_seq > $1 ORDER BY c.change_seq";
 
@@ -364,6 +364,7 @@ fn record_of(row: &Row) -> Result<ComputeRecord, DbError> {
         generation: Generation(row.get(3)),
         spec: row.get::<_, Option<Value>>(4).map(Arc::new),
         spec_hash: spec_hash_of(row.get(5))?,
+        policy: policy_of(&row.get(11)),
         change_seq: row.get(6),
         created_at: row.get(7),
         updated_at: row.get(8),

@@ -53,7 +53,7 @@ pub use term::LeaderTerm;
 pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
 
 /// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
-pub const SCHEMA_NUMBER: i32 = 1;
+pub const SCHEMA_NUMBER: i32 = 2;
 
 /// Channel on which a claim or release is told; the payload is the term.
 pub const LEADER_CHANNEL: &str = "pgfleet_leader";

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::Policy;
 use pgfleet_api::{ClusterId, ComputeId, Generation, InstanceId, SpecHash, Term};
 use serde_json::Value;
 
@@ -82,6 +83,8 @@ pub struct ComputeRecord {
     pub spec: Option<Arc<Value>>,
     /// Content of the spec.
     pub spec_hash: Option<SpecHash>,
+    /// How far the leader may go with it by itself.
+    pub policy: Policy,
     /// Number of the change that made this row.
     pub change_seq: i64,
     /// When it was registered, or registered again.
@@ -173,6 +176,12 @@ pub(crate) fn spec_hash_of(text: Option<String>) -> Result<Option<SpecHash>, DbE
 
 pub(crate) fn labels_of(value: Value) -> Result<BTreeMap<String, String>, DbError> {
     serde_json::from_value(value).map_err(|error| DbError::content("set of labels", error))
+}
+
+/// A word that only a later build knows reads as the default, by which the leader does nothing on its own.
+pub(crate) fn policy_of(value: &Value) -> Policy {
+    let suspend = value.get("suspend").and_then(|word| serde_json::from_value(word.clone()).ok());
+    Policy { suspend: suspend.unwrap_or_default() }
 }
 
 pub(crate) fn observed_of(value: Value) -> Result<Observed, DbError> {

@@ -6,10 +6,12 @@
 mod metrics;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use pgfleet_api::activity::Activity;
 use pgfleet_api::agent::ConfigureRequest;
 use pgfleet_api::compute::Observed;
+use pgfleet_api::plan::PlanResponse;
 use pgfleet_api::{ComputeId, ErrorCode, Fence};
 use pgfleet_clients::agent::{AgentClient, AgentError};
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
@@ -26,6 +28,15 @@ pub struct Agents {
     places: Arc<Semaphore>,
     metrics: Arc<AgentMetrics>,
     doors: Doors,
+}
+
+/// What an agent says about itself.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// What is kept.
+    pub observed: Observed,
+    /// Whether its PostgreSQL is in use; true at this moment only, and kept nowhere.
+    pub activity: Option<Activity>,
 }
 
 /// A place among the calls under way. The semaphore is never closed, so there always is one.
@@ -70,16 +81,35 @@ impl Agents {
         answer.map(Observed::from)
     }
 
+    /// Asks the agent what a spec would do. It takes no place of a push or a probe: whoever asks has a limit of his own.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+        self.client.plan(url, spec).await
+    }
+
     /// Asks the agent what it is.
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn probe(&self, url: &str) -> Result<Observed, AgentError> {
+    pub async fn probe(&self, url: &str) -> Result<Probed, AgentError> {
         let place = self.places.acquire().await;
         let answer = self.client.status(url).await;
         drop(place);
         self.metrics.probed(outcome(&answer));
-        answer.map(Observed::from)
+        answer.map(|mut status| Probed { activity: status.activity.take(), observed: Observed::from(status) })
+    }
+
+    /// Asks the agent to end a compute that nobody has used for so long; returns when its PostgreSQL is gone.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; refused with `not_idle` if it was used since.
+    pub async fn suspend(&self, url: &str, fence: Fence, idle: Duration) -> Result<(), AgentError> {
+        let place = self.places.acquire().await;
+        let answer = self.client.suspend(url, fence, idle).await;
+        drop(place);
+        answer.map(drop)
     }
 }
 

@@ -30,6 +30,7 @@ fn row(entry: &Entry) -> Value {
         "generation": record.generation,
         "spec": record.spec.as_deref(),
         "spec_hash": record.spec_hash,
+        "policy": record.policy,
         "change_seq": record.change_seq,
         "created_at_us": record.created_at.timestamp_micros(),
         "updated_at_us": record.updated_at.timestamp_micros(),

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, MayAct, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
+use crate::reconcile::{Engine, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -112,7 +112,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         tasks: from.tasks.clone(),
         panics: from.panics.clone(),
     });
-    let term = mandate.term.term();
+    let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
@@ -131,7 +131,9 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
-    from.office.open(Leading { term, writer: writing_for, snapshot: shown, waker, committed, quarantine });
+    let preview = Preview::new(from.agents.clone());
+    let leading = Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine };
+    from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),

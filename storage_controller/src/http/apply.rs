@@ -3,7 +3,8 @@
 //! The member that the client is connected to cuts the stream into pieces ([`in_pieces`]). Each piece goes the way of every
 //! request: it is executed here or handed on. The leader executes the lines of a piece ([`apply`]). Invariants: a line that
 //! is bad, or that fails, ends nothing; lines that nobody executed are sent again to the next leader, others never; at
-//! most two pieces are in memory, and the next one is read when the results of the last one were taken.
+//! most two pieces are in memory, and the next one is read when the results of the last one were taken. A dry run goes the
+//! same way and writes nothing.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,6 +20,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{StatusCode, header};
 use pgfleet_api::bulk::{ApplyLine, ApplyOutcome, ApplyQuery, ApplyResult};
+use pgfleet_api::plan::DryVerdict;
 use pgfleet_api::{ComputeId, ErrorBody, ErrorCode};
 use pgfleet_runtime::http::{ApiError, parse_json};
 
@@ -27,7 +29,7 @@ use super::error::into_api;
 use super::extract::Asked;
 use super::gate::{Errand, leads_elsewhere};
 use super::pieces::{Piece, Pieces};
-use crate::service::{Asker, Desk};
+use crate::service::{Asker, Desk, Foreseen};
 
 /// Its template.
 pub(super) const ROUTE: &str = "/control/v1/compute/apply";
@@ -39,15 +41,17 @@ const RESULTS_LIMIT: usize = 16 << 20;
 /// Before lines that nobody executed are sent again.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Register or change many computes. One JSON object per line in, one result per line out.
+/// Register or change many computes. One JSON object per line in, one result per line out. With `dry_run` nothing is
+/// done: each result has the verdict that its line would come to, and what the compute's agent says it would do.
 #[utoipa::path(post, path = "/control/v1/compute/apply", tag = "computes",
+    params(("dry_run" = Option<bool>, Query, description = "Write nothing; say what would be done. Default: false.")),
     request_body(content = ApplyLine, content_type = "application/x-ndjson"), responses(
     (status = 200, body = ApplyResult, content_type = "application/x-ndjson"), (status = 401, body = ErrorBody),
     (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn apply(
     State(door): State<Door>,
     Extension(caller): Extension<Asker>,
-    Asked(ApplyQuery {}): Asked<ApplyQuery>,
+    Asked(ApplyQuery { dry_run }): Asked<ApplyQuery>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     door.desk.leading().map_err(into_api)?;
@@ -63,7 +67,7 @@ pub(super) async fn apply(
             Err(error) => results.push(refused(number, *error.body)),
         }
     }
-    let work = by_compute.into_values().map(|lines| in_order(&door.desk, &caller, lines));
+    let work = by_compute.into_values().map(|lines| in_order(&door.desk, &caller, dry_run, lines));
     let mut done = stream::iter(work).buffer_unordered(AT_ONCE);
     while let Some(more) = done.next().await {
         results.extend(more);
@@ -71,32 +75,51 @@ pub(super) async fn apply(
     Ok(answer(Body::from(text(results))))
 }
 
-async fn in_order(desk: &Desk, caller: &Asker, lines: Vec<(u64, ApplyLine)>) -> Vec<ApplyResult> {
+async fn in_order(desk: &Desk, caller: &Asker, dry_run: bool, lines: Vec<(u64, ApplyLine)>) -> Vec<ApplyResult> {
     let mut results = Vec::with_capacity(lines.len());
     for (number, line) in lines {
         let id = line.compute_id.clone();
         let mut result = refused(number, ErrorBody::new(ErrorCode::Internal, ""));
         result.compute_id = Some(id);
-        match desk.apply(caller.clone(), line).await {
-            Ok(committed) => {
+        let done = if dry_run {
+            desk.foresee(line).await.map(|foreseen| foresaw(&mut result, foreseen))
+        } else {
+            desk.apply(caller.clone(), line).await.map(|committed| {
                 result.outcome = if committed.changed { ApplyOutcome::Applied } else { ApplyOutcome::Unchanged };
                 (result.generation, result.spec_hash) = (Some(committed.generation), committed.spec_hash);
                 result.error = None;
-            }
-            Err(error) => {
-                let error = into_api(error);
-                result.outcome = outcome_of(&error.body, error.executed_no);
-                result.error = Some(*error.body);
-            }
+            })
+        };
+        if let Err(error) = done {
+            let error = into_api(error);
+            result.outcome = outcome_of(&error.body, error.executed_no);
+            let refused = dry_run && result.outcome == ApplyOutcome::Refused;
+            result.verdict = refused.then_some(DryVerdict::Refused);
+            result.error = Some(*error.body);
         }
         results.push(result);
     }
     results
 }
 
+fn foresaw(result: &mut ApplyResult, Foreseen { verdict, plan, unknown }: Foreseen) {
+    result.outcome = ApplyOutcome::Planned;
+    result.error = unknown.map(|why| ErrorBody::new(ErrorCode::AgentAway, why));
+    (result.verdict, result.plan) = (Some(verdict), plan);
+}
+
 fn refused(line: u64, error: ErrorBody) -> ApplyResult {
     let outcome = ApplyOutcome::Refused;
-    ApplyResult { line, compute_id: None, outcome, generation: None, spec_hash: None, error: Some(error) }
+    ApplyResult {
+        line,
+        compute_id: None,
+        outcome,
+        generation: None,
+        spec_hash: None,
+        error: Some(error),
+        verdict: None,
+        plan: None,
+    }
 }
 
 fn outcome_of(error: &ErrorBody, executed_no: bool) -> ApplyOutcome {

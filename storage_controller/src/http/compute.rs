@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use pgfleet_api::compute::{
     ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitQuery, WaitResult,
 };
+use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, ErrorBody};
 use pgfleet_runtime::http::{ApiError, JsonBody};
 use serde_json::Value;
@@ -47,6 +48,21 @@ pub(super) async fn put_spec(
     let expected = if_match(&headers)?;
     let accepted = door.desk.put_spec(caller, id, spec, expected).await.map_err(into_api)?;
     Ok((StatusCode::ACCEPTED, etag(accepted.generation), Json(accepted)))
+}
+
+/// Change how far the leader may go with a compute by itself; a field that is left out stays as it is. Idempotent.
+#[utoipa::path(put, path = "/control/v1/compute/{compute_id}/policy", tag = "computes",
+    params(("compute_id" = ComputeId, Path), ("x-reason" = Option<String>, Header)), request_body = PutPolicy, responses(
+    (status = 200, body = ComputeView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 413, body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn put_policy(
+    State(door): State<Door>,
+    Extension(caller): Extension<Asker>,
+    Id(id): Id,
+    JsonBody(body): JsonBody<PutPolicy>,
+) -> Result<Json<ComputeView>, ApiError> {
+    door.desk.put_policy(caller, id, body).await.map(Json).map_err(into_api)
 }
 
 /// Intent beside observation.

@@ -17,6 +17,7 @@ mod hold;
 mod metrics;
 mod openapi;
 mod pieces;
+mod pull;
 mod wait;
 mod watch;
 mod way;
@@ -70,7 +71,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 19] = [
+pub const ROUTES: [&str; 21] = [
     "/live",
     "/ready",
     "/leader",
@@ -86,10 +87,12 @@ pub const ROUTES: [&str; 19] = [
     "/control/v1/compute",
     "/control/v1/compute/{compute_id}",
     "/control/v1/compute/{compute_id}/spec",
+    "/control/v1/compute/{compute_id}/policy",
     "/control/v1/compute/{compute_id}/wait",
     "/control/v1/compute/apply",
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
+    "/compute/api/v2/computes/{compute_id}/spec",
 ];
 
 /// The whole router with its layers.
@@ -111,6 +114,7 @@ fn routes(door: &Door) -> OpenApiRouter<Door> {
         .merge(any_role().layer(needs(auth::READERS)))
         .merge(reads().layer(gate()).layer(needs(auth::READERS)))
         .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
+        .merge(of_agents().layer(gate()).layer(from_fn_with_state(door.clone(), auth::require_own_compute)))
 }
 
 /// Answered in every role, without a token.
@@ -154,9 +158,15 @@ fn writes() -> OpenApiRouter<Door> {
     OpenApiRouter::new()
         .routes(routes!(compute::register))
         .routes(routes!(compute::put_spec))
+        .routes(routes!(compute::put_policy))
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))
+}
+
+/// For the agent of the compute that the path names. Executed by the leader; change nothing.
+fn of_agents() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(pull::spec))
 }
 
 /// With `--dev` only.
@@ -173,7 +183,13 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_counted() {
-        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open()
+            .merge(peers())
+            .merge(operators())
+            .merge(any_role())
+            .merge(reads())
+            .merge(writes())
+            .merge(of_agents());
         let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
         let counted: BTreeSet<_> =
             ROUTES.iter().filter(|route| **route != "/openapi.json").map(|route| (*route).to_owned()).collect();
@@ -182,7 +198,13 @@ mod tests {
 
     #[test]
     fn every_described_error_has_our_body() {
-        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open()
+            .merge(peers())
+            .merge(operators())
+            .merge(any_role())
+            .merge(reads())
+            .merge(writes())
+            .merge(of_agents());
         let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {

@@ -62,6 +62,7 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
+            policy: self.record.policy,
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
+use pgfleet_api::agent::ComputeState;
+use pgfleet_clients::agent::AgentError;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Call, Filter, Snapshot};
+use super::{Call, Entry, Filter, Snapshot};
 use crate::agents::Agents;
 use crate::reconcile::{MayAct, Quarantine, Room, Waker};
 
@@ -80,12 +82,18 @@ async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -> bool {
     let Some(entry) = snapshot.get(id) else { return false };
     match agents.probe(&entry.record.agent_url).await {
         // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
-        Ok(observed) => snapshot.observed(id, Call::Probe, observed) || entry.trouble.is_some(),
+        Ok(probed) => snapshot.observed(id, Call::Probe, probed.observed) || entry.trouble.is_some(),
+        // One that was ended has no agent any more, and that is no trouble.
+        Err(AgentError::Unreachable { .. }) if has_ended(&entry) => false,
         Err(error) => {
             snapshot.failed(id, Call::Probe, &error.to_string());
             false
         }
     }
+}
+
+fn has_ended(entry: &Entry) -> bool {
+    entry.observed.as_ref().is_some_and(|seen| seen.state == ComputeState::Terminated)
 }
 
 /// A panic of a probe is caught in it; what breaks beyond that is a defect all the same, and the sweep goes on.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pgfleet_api::ComputeId;
 use pgfleet_domain::reconcile::backoff;
+use pgfleet_domain::suspend::first_look;
 use pgfleet_persistence::LeaderTerm;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use super::agenda::Agenda;
 use super::metrics::PassOutcome;
 use super::metrics::Room;
 use super::pass::{Bench, MayAct, Next, run};
@@ -65,6 +67,8 @@ pub struct Engine {
     /// Quarantined computes, and for when each has a timer.
     held: BTreeMap<ComputeId, Instant>,
     timers: BinaryHeap<Reverse<(Instant, ComputeId)>>,
+    /// Computes that rest and may be suspended.
+    agenda: Agenda,
     scan: Scan,
 }
 
@@ -106,6 +110,7 @@ impl Engine {
             waiting: BTreeMap::new(),
             held: BTreeMap::new(),
             timers: BinaryHeap::new(),
+            agenda: Agenda::default(),
             scan: Scan::default(),
         }
     }
@@ -119,7 +124,7 @@ impl Engine {
         loop {
             self.start_passes(&mut passes);
             self.metrics.filled(self.queue.len(), self.running.len(), self.failing.len());
-            let due = self.timers.peek().map(|Reverse((at, _))| *at);
+            let due = self.timers.peek().map(|Reverse((at, _))| *at).into_iter().chain(self.agenda.due()).min();
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
@@ -136,9 +141,7 @@ impl Engine {
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.timers_due(),
                 // Last, and one page at a time: whoever is woken does not wait behind the first look at a large fleet.
                 () = tokio::time::sleep_until(self.scan.due()), if !self.scan.is_over() && self.queue.len() < self.settings.concurrency => {
-                    for id in self.scan.next(&self.bench.snapshot) {
-                        self.woken(id);
-                    }
+                    self.look_at_page();
                 }
             }
         }
@@ -150,6 +153,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn look_at_page(&mut self) {
+        let (needy, resting) = self.scan.next(&self.bench.snapshot);
+        for id in needy {
+            self.woken(id);
+        }
+        let now = Instant::now();
+        for (id, timeout) in resting {
+            self.agenda.set(id, now + first_look(timeout, rand::random::<f64>()));
+        }
     }
 
     fn start_passes(&mut self, passes: &mut JoinSet<Next>) {
@@ -201,6 +215,9 @@ impl Engine {
                 self.woken(id);
             }
         }
+        while let Some(id) = self.agenda.take_due(now) {
+            self.woken(id);
+        }
     }
 
     fn enqueue(&mut self, id: ComputeId) {
@@ -221,7 +238,8 @@ impl Engine {
         let Some(Running { id, begun }) = self.forget_running(&ended) else { return };
         let again = self.busy.remove(&id).unwrap_or(false);
         let (next, outcome) = match ended {
-            Ok((_, next @ Next::Rest)) => (next, PassOutcome::Rest),
+            Ok((_, next @ (Next::Rest | Next::Later(_)))) => (next, PassOutcome::Rest),
+            Ok((_, next @ Next::Suspended)) => (next, PassOutcome::Suspended),
             Ok((_, next @ Next::Pushed)) => (next, PassOutcome::Pushed),
             Ok((_, next @ Next::Waiting)) => (next, PassOutcome::Waiting),
             Ok((_, next @ Next::Failed)) => (next, PassOutcome::Failed),
@@ -243,8 +261,10 @@ impl Engine {
         // Of either kind only what happened last counts.
         let failed = self.failing.remove(&id).map_or(0, |failing| failing.times);
         let waited = self.waiting.remove(&id).unwrap_or(0);
+        self.agenda.remove(&id);
         let at = match next {
-            Next::Rest => return,
+            Next::Rest | Next::Suspended => return,
+            Next::Later(pause) => return self.agenda.set(id, now + pause),
             Next::Pushed => now + base,
             Next::Waiting => {
                 self.waiting.insert(id.clone(), waited + 1);

@@ -16,6 +16,8 @@ pub enum PassOutcome {
     Pushed,
     /// The agent was asked and works on it.
     Waiting,
+    /// It was ended because nobody used it.
+    Suspended,
     /// It failed and is tried again later.
     Failed,
     /// The leadership ended under it.
@@ -28,6 +30,24 @@ pub enum PassOutcome {
 #[label(set = PassSet)]
 struct Pass {
     outcome: PassOutcome,
+}
+
+/// How an attempt to end a compute that nobody uses went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub enum Suspension {
+    /// It was ended.
+    Done,
+    /// Its agent saw that it was used since.
+    NotIdle,
+    /// The agent could not be asked, or refused for another reason.
+    Failed,
+}
+
+#[derive(LabelGroup)]
+#[label(set = SuspensionSet)]
+struct ByOutcome {
+    outcome: Suspension,
 }
 
 /// Whose work on a compute panicked.
@@ -72,6 +92,8 @@ pub struct ReconcileMetrics {
     reconcile_in_flight: Gauge,
     /// Computes that failed and wait for their next try.
     reconcile_backing_off: Gauge,
+    /// Attempts to end computes that nobody uses, by outcome.
+    suspensions_total: CounterVec<SuspensionSet>,
     /// Panics in the work on a compute, by room.
     compute_panics_total: CounterVec<RoomSet>,
     /// Computes left alone because work on them panicked too often.
@@ -83,6 +105,11 @@ impl ReconcileMetrics {
     pub fn passed(&self, outcome: PassOutcome, took: Duration) {
         self.reconcile_passes_total.inc(Pass { outcome });
         self.reconcile_duration_seconds.get_metric().observe(took.as_secs_f64());
+    }
+
+    /// An attempt to suspend a compute ended.
+    pub fn suspended(&self, outcome: Suspension) {
+        self.suspensions_total.inc(ByOutcome { outcome });
     }
 
     /// Work on a compute panicked.

@@ -1,13 +1,14 @@
 //! One pass over one compute: read both sides, plan, do the one step the plan names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgfleet_api::{ComputeId, ErrorCode};
 use pgfleet_clients::agent::AgentError;
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_persistence::LeaderTerm;
 
-use super::Quarantine;
+use super::{Quarantine, suspend};
 use crate::agents::Agents;
 use crate::observe::{Call, Entry, Snapshot};
 
@@ -32,6 +33,10 @@ pub(super) enum Next {
     Pushed,
     /// The agent works on it: look again soon.
     Waiting,
+    /// Nothing but a look after this time.
+    Later(Duration),
+    /// It was ended because nobody used it.
+    Suspended,
     /// It failed: look again after a back-off.
     Failed,
     /// A defect of ours: the same, with the compute as the database has it.
@@ -50,7 +55,7 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
     tracing::Span::current().record("generation", intent.generation.get());
     match plan(&intent, entry.observed.as_deref()) {
         Plan::Rest if is_try => probe(bench, id, &entry).await,
-        Plan::Rest => Next::Rest,
+        Plan::Rest => suspend::look(bench, id, &entry).await,
         Plan::Probe => probe(bench, id, &entry).await,
         Plan::Push => push(bench, id, &entry).await,
         Plan::AgentAhead => {
@@ -69,8 +74,8 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
 
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
-        Ok(observed) => {
-            bench.snapshot.observed(id, Call::Probe, observed);
+        Ok(probed) => {
+            bench.snapshot.observed(id, Call::Probe, probed.observed);
             Next::Waiting
         }
         Err(error) => failed(bench, id, entry, Call::Probe, &error),
@@ -100,16 +105,16 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
         Err(error) => {
             // A refusal tells that what we believe of this agent is wrong: ask it before the next try.
             if error.refusal().is_some_and(|body| body.code == ErrorCode::StaleGeneration)
-                && let Ok(observed) = bench.agents.probe(&record.agent_url).await
+                && let Ok(probed) = bench.agents.probe(&record.agent_url).await
             {
-                bench.snapshot.observed(id, Call::Probe, observed);
+                bench.snapshot.observed(id, Call::Probe, probed.observed);
             }
             failed(bench, id, entry, Call::Push, &error)
         }
     }
 }
 
-fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, error: &AgentError) -> Next {
+pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, error: &AgentError) -> Next {
     let why = error.to_string();
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");

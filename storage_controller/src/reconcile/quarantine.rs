@@ -185,10 +185,11 @@ impl Quarantine {
         self.tools.metrics.quarantined(held);
     }
 
-    async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
+    /// Notes in the journal what the controller does or meets by itself.
+    pub(super) async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
         let action = Action { compute_id: Some(id.clone()), actor: ACTOR.to_owned(), reason: None, detail };
         if let Err(error) = self.tools.writer.submit(Change::Journal(action)).await {
-            tracing::warn!(compute_id = %id, %error, "a panic is not in the journal");
+            tracing::warn!(compute_id = %id, %error, "what the controller did or met is not in the journal");
         }
     }
 

@@ -8,6 +8,7 @@ use pgfleet_domain::reconcile::{Intent, Plan, plan};
 
 use tokio::time::Instant;
 
+use super::suspend::timeout;
 use crate::observe::{Entry, Filter, Snapshot};
 
 /// Computes looked at in one step.
@@ -34,13 +35,16 @@ impl Scan {
         self.due.unwrap_or_else(Instant::now)
     }
 
-    /// Of the next page, those that need a pass.
-    pub(super) fn next(&mut self, snapshot: &Snapshot) -> Vec<ComputeId> {
+    /// Of the next page, those that need a pass now, and those that rest and may be suspended, with their timeouts.
+    pub(super) fn next(&mut self, snapshot: &Snapshot) -> (Vec<ComputeId>, Vec<(ComputeId, Duration)>) {
         let (page, more) = snapshot.page(&Filter::default(), self.last.as_ref(), PAGE);
         self.last = page.last().map(|entry| entry.record.compute_id.clone());
         self.over = !more;
         self.due = Some(Instant::now() + PACE);
-        page.iter().filter(|entry| needs_a_pass(entry)).map(|entry| entry.record.compute_id.clone()).collect()
+        let (needy, resting): (Vec<_>, Vec<_>) = page.into_iter().partition(|entry| needs_a_pass(entry));
+        let id = |entry: &Entry| entry.record.compute_id.clone();
+        let needy = needy.iter().map(|entry| id(entry)).collect();
+        (needy, resting.iter().filter_map(|entry| Some((id(entry), timeout(entry)?))).collect())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgfleet_api::compute::{
     ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitOutcome, WaitQuery, WaitResult,
 };
+use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, Generation};
 use pgfleet_domain::reconcile::settled;
 use pgfleet_domain::spec::{SpecError, parse, spec_hash};
@@ -153,6 +154,24 @@ impl Desk {
         Ok(())
     }
 
+    /// Changes how far the leader may go with a compute by itself. Idempotent.
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub async fn put_policy(
+        &self,
+        caller: Asker,
+        id: ComputeId,
+        policy: PutPolicy,
+    ) -> Result<ComputeView, ServiceError> {
+        let leading = self.leading()?;
+        let change = Change::SetPolicy { compute_id: id.clone(), policy };
+        if self.write(&leading, caller, &id, change).await?.changed {
+            leading.waker.wake_now(id.clone());
+        }
+        self.entry(&leading, &id).map(|entry| view(&leading, &entry))
+    }
+
     /// Ends the quarantine of a compute and has it looked at. One that is not quarantined is left as it is.
     ///
     /// # Errors
@@ -173,7 +192,7 @@ impl Desk {
         Ok(view(&leading, &entry))
     }
 
-    fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
+    pub(super) fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
         leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
     }
 

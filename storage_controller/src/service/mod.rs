@@ -7,19 +7,22 @@
 mod apply;
 mod compute;
 mod controller;
+mod dry_run;
 mod error;
 mod metrics;
+mod pull;
 mod rules;
 mod watching;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use pgfleet_api::Term;
-use pgfleet_persistence::{Database, Writer};
+use pgfleet_persistence::{Database, LeaderTerm, Writer};
 use tokio::sync::watch;
 
 pub use compute::WAIT_S;
+pub use dry_run::Foreseen;
 pub use error::{ServiceError, StepDownRefusal, TakeOverRefusal};
 pub use metrics::{DatabaseMetrics, Operation};
 pub use pgfleet_persistence::Asker;
@@ -28,18 +31,22 @@ pub use watching::Watching;
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
 use crate::observe::Snapshot;
-use crate::reconcile::{Quarantine, Waker};
+use crate::reconcile::{Preview, Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
     /// The term it belongs to.
     pub term: Term,
+    /// The proof of leadership, for as long as it lasts: the leader value alone keeps it.
+    pub proof: Weak<LeaderTerm>,
     /// The one writer.
     pub writer: Writer,
     /// Intent and observation.
     pub snapshot: Snapshot,
     /// The engine's nudge.
     pub waker: Waker,
+    /// Asks agents what a spec would do.
+    pub preview: Preview,
     /// Number of the last change that is committed.
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::Policy;
 use serde_json::{Map, Value, json};
 use tokio_postgres::{Client, IsolationLevel};
 
@@ -78,7 +79,7 @@ async fn read(database: &mut Client) -> Result<Rows, tokio_postgres::Error> {
     let computes = transaction
         .query(
             "SELECT compute_id, jsonb_build_object('compute_id', compute_id, 'agent_url', agent_url, 'labels', labels,
-                        'generation', generation, 'spec', spec, 'spec_hash', spec_hash, 'change_seq', change_seq,
+                        'generation', generation, 'spec', spec, 'spec_hash', spec_hash, 'change_seq', change_seq, 'policy', policy,
                         'created_at_us', (extract(epoch FROM created_at) * 1000000)::bigint,
                         'updated_at_us', (extract(epoch FROM updated_at) * 1000000)::bigint)
              FROM computes WHERE deleted_at IS NULL",
@@ -89,6 +90,9 @@ async fn read(database: &mut Client) -> Result<Rows, tokio_postgres::Error> {
     let observed = transaction.query("SELECT compute_id, observed FROM observed", &[]).await?;
     for compute in computes.values_mut() {
         compute["observed"] = Value::Null;
+        // An absent field has its default.
+        let policy: Policy = serde_json::from_value(compute["policy"].take()).unwrap_or_default();
+        compute["policy"] = json!(policy);
     }
     for row in &observed {
         let id: String = row.get(0);

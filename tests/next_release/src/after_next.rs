@@ -16,5 +16,5 @@ const REQUIRE_NOTE: Migration = Migration::embedded(
 );
 
 fn main() -> ExitCode {
-    storage_controller::app::run(Release::later(3, &[ADD_NOTE, REQUIRE_NOTE]))
+    storage_controller::app::run(Release::later(4, &[ADD_NOTE, REQUIRE_NOTE]))
 }

@@ -10,5 +10,5 @@ const ADD_NOTE: Migration = Migration::embedded(
 );
 
 fn main() -> ExitCode {
-    storage_controller::app::run(Release::later(2, &[ADD_NOTE]))
+    storage_controller::app::run(Release::later(3, &[ADD_NOTE]))
 }

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod agents;
+mod dry_run;
+mod pull;
 mod rolling_restart;
 mod stale_push;
+mod suspend;
 
 use pgfleet_api::compute::{RegisterCompute, WaitOutcome, WaitResult};
 use pgfleet_clients::controller::ControllerClient;

@@ -230,7 +230,7 @@ async fn an_apply_crosses_a_hand_over() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (applied as i64, applied as i64), "each once");
     assert_eq!(fleet.history().await.len(), 3);
 
-    let dry = c.call("POST", "/control/v1/compute/apply?dry_run=true").token(&fleet.keys().scope(Scope::Infra));
+    let dry = c.call("POST", "/control/v1/compute/apply?dry=true").token(&fleet.keys().scope(Scope::Infra));
     assert_eq!(dry.body(line(1)).send().await.status, 422, "what is not understood is not ignored");
     let stale = json!({"compute_id": "n1", "spec": marked("other"), "if_match": 9}).to_string();
     let call = c.call("POST", "/control/v1/compute/apply").token(&fleet.keys().scope(Scope::Infra));

@@ -65,8 +65,8 @@ async fn a_contract_step_waits_for_the_old_members() {
     register(&fleet, &a, "c1").await;
     let refused = fleet.controller_of(AFTER_NEXT, "refused").as_candidate().launch();
     assert_eq!(refused.exit_code(PATIENCE).await, 1);
-    assert!(refused.said("it shuts out builds below 2"), "{}", refused.log());
-    assert!(refused.said(&format!("pgfleet/{} (1)", a.instance_id())), "{}", refused.log());
+    assert!(refused.said("it shuts out builds below 3"), "{}", refused.log());
+    assert!(refused.said(&format!("pgfleet/{} (2)", a.instance_id())), "{}", refused.log());
     assert!(!refused.said("asking the leader to step down"), "{}", refused.log());
     assert_eq!(a.leads(PATIENCE).await.get(), 1);
     assert_eq!(fleet.history().await, [(1, "first".to_owned(), None)]);
@@ -77,7 +77,7 @@ async fn a_contract_step_waits_for_the_old_members() {
     a.process.terminate();
     assert_eq!(a.process.exit_code(PATIENCE).await, 0);
     let c = fleet.controller_of(AFTER_NEXT, "c").as_candidate().start_leader().await;
-    assert!(holds(&fleet, "lowest_writer = 2 FROM schema_compat").await);
+    assert!(holds(&fleet, "lowest_writer = 3 FROM schema_compat").await);
     b.follows(&c, PATIENCE).await;
     assert_eq!(schema_lets(&b).await, (true, true));
     writes(&fleet, &c, "c1", "after the contract").await;
@@ -92,7 +92,7 @@ async fn an_old_release_never_leads_a_newer_schema() {
     register(&fleet, &b, "c1").await;
     let a = fleet.controller("a").as_candidate().start().await;
     a.follows(&b, PATIENCE).await;
-    wait_until("it says so", PATIENCE, async || a.process.said("the schema lets builds from 2 on lead")).await;
+    wait_until("it says so", PATIENCE, async || a.process.said("the schema lets builds from 3 on lead")).await;
     assert_eq!(schema_lets(&a).await, (true, false));
     assert!(!a.process.said("asking the leader to step down"), "{}", a.process.log());
     let asked = a.call("POST", "/control/v1/take_over").token(&fleet.keys().scope(Scope::Admin)).send().await;
@@ -113,7 +113,7 @@ async fn an_old_release_never_leads_a_newer_schema() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_may_not_read_only_forwards() {
     let Some(fleet) = Fleet::start("a_release_that_may_not_read_only_forwards").await else { return };
-    let dir = migration(&fleet, "raise_reader", "UPDATE schema_compat SET lowest_reader = 2, lowest_writer = 2;");
+    let dir = migration(&fleet, "raise_reader", "UPDATE schema_compat SET lowest_reader = 3, lowest_writer = 3;");
     let b = fleet.controller_of(NEXT, "b").args(&["--dev", "--migrations-dir", &dir]).start_leader().await;
     let a = fleet.controller("a").start().await;
     wait_until("it says so", PATIENCE, async || a.process.said("it only forwards and never leads")).await;

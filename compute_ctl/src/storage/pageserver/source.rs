@@ -116,11 +116,10 @@ fn refused(path: &str, msg: impl ToString) -> SourceError {
     SourceError { path: path.to_owned(), msg: msg.to_string() }
 }
 
-/// The value of a setting and its path; the first of a name counts here, as it does for the reference.
+/// The value of a setting and its path; the last of a name wins, as in PostgreSQL's own files.
 fn setting<'a>(spec: &'a ComputeSpec, name: &str) -> Option<(&'a str, String)> {
-    let settings = spec.cluster.settings.iter().flatten().enumerate();
-    let mut found = settings.filter(|(_, setting)| setting.name.eq_ignore_ascii_case(name));
-    let (i, setting) = found.next()?;
+    let settings = spec.cluster.settings.as_deref().unwrap_or_default();
+    let (i, setting) = settings.iter().enumerate().rfind(|(_, setting)| setting.name.eq_ignore_ascii_case(name))?;
     let value = setting.value.as_deref().filter(|value| !value.is_empty())?;
     Some((value, format!("cluster.settings[{i}]")))
 }

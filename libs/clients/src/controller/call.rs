@@ -97,6 +97,17 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// One value per line.
+    pub(super) fn json_lines<T: DeserializeOwned>(&self) -> Result<Vec<T>, ControllerError> {
+        let lines = self.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(serde_json::from_slice)
+            .collect::<Result<_, _>>()
+            .map_err(|_| ControllerError::Garbled { endpoint: self.endpoint.clone(), status: self.status })
+    }
+}
+
 /// What one attempt came to, when it is no success.
 enum Setback {
     /// Over: nobody else would answer otherwise.

@@ -10,6 +10,12 @@ use super::SpecError;
 pub const MAX_NAME_BYTES: usize = 63;
 /// PostgreSQL has no more connections than this (`MAX_BACKENDS`).
 const MAX_CONCURRENCY: usize = 262_143;
+/// PostgreSQL's program judges settings on its command line, of which each part and the whole have a limit; and its time
+/// grows with the square of their number.
+const MAX_SETTINGS: usize = 2000;
+const MAX_SETTING_NAME_BYTES: usize = 128;
+const MAX_SETTING_VALUE_BYTES: usize = 16 * 1024;
+const MAX_SETTINGS_BYTES: usize = 1024 * 1024;
 /// The longest time after which a compute may be suspended: 136 years, so that no clock overflows.
 const MAX_SUSPEND_SECONDS: i64 = u32::MAX as i64;
 
@@ -32,9 +38,7 @@ pub(super) fn check_cluster(cluster: &Cluster) -> Result<(), SpecError> {
     for (i, database) in cluster.databases.iter().enumerate() {
         check_database(database, &format!("cluster.databases[{i}]"))?;
     }
-    for (i, setting) in cluster.settings.iter().flatten().enumerate() {
-        check_setting(setting, &format!("cluster.settings[{i}]"))?;
-    }
+    check_settings(cluster)?;
     check_unique("cluster.roles", cluster.roles.iter().map(|role| role.name.as_str()))?;
     check_unique("cluster.databases", cluster.databases.iter().map(|database| database.name.as_str()))
 }
@@ -108,6 +112,31 @@ fn check_options(options: Option<&[PgOption]>, path: &str) -> Result<(), SpecErr
     Ok(())
 }
 
+fn check_settings(cluster: &Cluster) -> Result<(), SpecError> {
+    let mut bytes = 0;
+    for (i, setting) in cluster.settings.iter().flatten().enumerate() {
+        let path = format!("cluster.settings[{i}]");
+        if i >= MAX_SETTINGS {
+            return Err(SpecError::new(path, format!("a spec has at most {MAX_SETTINGS} settings")));
+        }
+        check_setting(setting, &path)?;
+        bytes += setting.name.len() + setting.value.as_deref().map_or(0, str::len);
+        if bytes > MAX_SETTINGS_BYTES {
+            return Err(SpecError::new(path, format!("all settings together have at most {MAX_SETTINGS_BYTES} bytes")));
+        }
+    }
+    let raw = cluster.postgresql_conf.as_deref().unwrap_or_default();
+    let too_much = raw.len() > MAX_SETTINGS_BYTES / 2 || raw.lines().count() > MAX_SETTINGS;
+    if too_much || raw.lines().any(|line| line.len() > MAX_SETTING_NAME_BYTES + MAX_SETTING_VALUE_BYTES) {
+        let msg = format!(
+            "it has at most {MAX_SETTINGS} lines of {MAX_SETTING_VALUE_BYTES} bytes, and {} bytes in all",
+            MAX_SETTINGS_BYTES / 2
+        );
+        return Err(SpecError::new("cluster.postgresql_conf", msg));
+    }
+    Ok(())
+}
+
 fn check_setting(setting: &PgOption, path: &str) -> Result<(), SpecError> {
     let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
     let starts_well = setting.name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -115,10 +144,18 @@ fn check_setting(setting: &PgOption, path: &str) -> Result<(), SpecError> {
         let msg = "a setting's name begins with a letter and has letters, digits, '_' and '.'";
         return Err(SpecError::new(format!("{path}.name"), msg));
     }
-    if setting.value.is_none() {
-        return Err(SpecError::new(format!("{path}.value"), "a setting needs a value"));
+    if setting.name.len() > MAX_SETTING_NAME_BYTES {
+        let msg = format!("a setting's name has at most {MAX_SETTING_NAME_BYTES} bytes");
+        return Err(SpecError::new(format!("{path}.name"), msg));
     }
-    if setting.value.as_deref().is_some_and(|value| value.contains(['\n', '\r'])) {
+    let Some(value) = setting.value.as_deref() else {
+        return Err(SpecError::new(format!("{path}.value"), "a setting needs a value"));
+    };
+    if value.len() > MAX_SETTING_VALUE_BYTES {
+        let msg = format!("a setting's value has at most {MAX_SETTING_VALUE_BYTES} bytes");
+        return Err(SpecError::new(format!("{path}.value"), msg));
+    }
+    if value.contains(['\n', '\r']) {
         return Err(SpecError::new(format!("{path}.value"), "a setting's value is one line"));
     }
     Ok(())

@@ -20,29 +20,32 @@ use super::{Change, Item, WriteError};
 use crate::database::Database;
 use crate::error::DbError;
 use crate::lease::bounded;
-use crate::records::{JournalKind, labels_of, observed_of, spec_hash_of};
+use crate::records::{JournalKind, labels_of, observed_of, policy_of, spec_hash_of};
 use crate::session::Session;
 use crate::term::{FENCE, LeaderTerm};
 
 const READ_COMPUTES: &str = "
     SELECT compute_id, agent_url, labels, generation, CASE WHEN compute_id = ANY($2) THEN spec END,
-           spec_hash, change_seq, created_at, updated_at, deleted_at IS NOT NULL
+           spec_hash, change_seq, created_at, updated_at, deleted_at IS NOT NULL, policy
     FROM computes WHERE compute_id = ANY($1)";
 
 const READ_OBSERVED: &str = "SELECT compute_id, observed FROM observed WHERE compute_id = ANY($1)";
 
+/// A policy is written only by whoever changes it, and merged, so that what a later build keeps there survives this one.
 const WRITE_COMPUTES: &str = "
     INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at,
-                          updated_at, deleted_at)
+                          updated_at, deleted_at, policy)
     SELECT compute_id, agent_url, labels::jsonb, generation, spec::jsonb, spec_hash, change_seq, created_at,
-           $9::timestamptz, CASE WHEN deleted THEN $9::timestamptz END
+           $9::timestamptz, CASE WHEN deleted THEN $9::timestamptz END, coalesce(policy::jsonb, '{}')
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[],
-                $8::timestamptz[], $10::boolean[])
-         AS t (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, deleted)
+                $8::timestamptz[], $10::boolean[], $11::text[])
+         AS t (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, deleted, policy)
     ON CONFLICT (compute_id) DO UPDATE
     SET agent_url = excluded.agent_url, labels = excluded.labels, generation = excluded.generation,
         spec = excluded.spec, spec_hash = excluded.spec_hash, change_seq = excluded.change_seq,
-        created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
+        created_at = excluded.created_at, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at,
+        policy = CASE WHEN computes.deleted_at IS NULL AND excluded.deleted_at IS NULL
+                      THEN computes.policy || excluded.policy ELSE excluded.policy END";
 
 const FORGET_OBSERVED: &str = "DELETE FROM observed WHERE compute_id = ANY($1)";
 
@@ -123,7 +126,8 @@ impl Wire {
     /// its own snapshot, after the fence holds its lock. `None`: the fence found no row.
     pub(super) async fn begin(&self, items: &[Item], term: &LeaderTerm) -> Result<Option<Found>, DbError> {
         let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
-        let with_spec = ids_of(items, |change| matches!(change, Change::Register { spec: None, .. }));
+        let with_spec =
+            ids_of(items, |change| matches!(change, Change::Register { spec: None, .. } | Change::SetPolicy { .. }));
         let reported = ids_of(items, |change| matches!(change, Change::Observed { .. }));
         let (number, instance) = (term.term().get(), term.instance_id().0);
         let (fence_params, computes_params, observed_params): (Params<2>, Params<2>, Params<1>) =
@@ -156,8 +160,19 @@ impl Wire {
         let (c, o, j) = (&rows.computes, &rows.observed, &rows.journal);
         let number = term.get();
         let (cursor_params, forget_params): (Params<2>, Params<1>) = ([&last, &rows.last], [&rows.forgotten]);
-        let computes_params: Params<10> =
-            [&c.ids, &c.urls, &c.labels, &c.generations, &c.specs, &c.hashes, &c.seqs, &c.created, &now, &c.deleted];
+        let computes_params: Params<11> = [
+            &c.ids,
+            &c.urls,
+            &c.labels,
+            &c.generations,
+            &c.specs,
+            &c.hashes,
+            &c.seqs,
+            &c.created,
+            &now,
+            &c.deleted,
+            &c.policies,
+        ];
         let observed_params: Params<5> = [&o.ids, &o.states, &o.bodies, &o.seqs, &now];
         let journal_params: Params<8> = [&j.seqs, &j.ids, &j.kinds, &j.actors, &j.reasons, &j.details, &now, &number];
         // Sent in one go. The cursor first: one that is not where we left it makes the later statements trip over numbers
@@ -202,6 +217,7 @@ fn before_of(row: &Row) -> Result<(String, Before), DbError> {
         generation: Generation(row.get(3)),
         spec: row.get::<_, Option<Value>>(4).map(Arc::new),
         spec_hash: spec_hash_of(row.get(5))?,
+        policy: policy_of(&row.get(10)),
         change_seq: row.get(6),
         created_at: row.get(7),
         updated_at: row.get(8),
@@ -259,6 +275,7 @@ struct ComputeColumns {
     seqs: Vec<i64>,
     created: Vec<DateTime<Utc>>,
     deleted: Vec<bool>,
+    policies: Vec<Option<String>>,
 }
 
 #[derive(Default)]
@@ -286,7 +303,7 @@ impl Rows {
         for (item, one) in items.iter().zip(planned) {
             if let Ok(Planned { answer, write: Some(write) }) = one {
                 rows.last = answer.change_seq;
-                rows.push(write, answer.change_seq, item.spec_text.as_deref())?;
+                rows.push(write, answer.change_seq, item)?;
                 if let (Some(asker), Some(detail)) = (&item.asker, action(&item.change, write)) {
                     let (id, reason) = (item.change.compute_id(), asker.reason.clone());
                     rows.line(answer.change_seq, id, JournalKind::Action, &asker.actor, reason, &detail)?;
@@ -296,11 +313,11 @@ impl Rows {
         Ok((rows.last > 0).then_some(rows))
     }
 
-    fn push(&mut self, write: &Write, seq: i64, spec_text: Option<&str>) -> Result<(), DbError> {
+    fn push(&mut self, write: &Write, seq: i64, item: &Item) -> Result<(), DbError> {
         match write {
             Write::Compute(record) => {
-                let spec = match (spec_text, &record.spec) {
-                    (Some(text), _) => Some(text.to_owned()),
+                let spec = match (&item.spec_text, &record.spec) {
+                    (Some(text), _) => Some(text.clone()),
                     (None, Some(spec)) => Some(text_of(spec.as_ref())?),
                     (None, None) => None,
                 };
@@ -314,6 +331,8 @@ impl Rows {
                 c.seqs.push(seq);
                 c.created.push(record.created_at);
                 c.deleted.push(false);
+                let sets = matches!(item.change, Change::SetPolicy { .. });
+                c.policies.push(sets.then(|| text_of(&record.policy)).transpose()?);
             }
             Write::Tombstone { compute_id, agent_url, generation, created_at } => {
                 let c = &mut self.computes;
@@ -326,6 +345,7 @@ impl Rows {
                 c.seqs.push(seq);
                 c.created.push(*created_at);
                 c.deleted.push(true);
+                c.policies.push(None);
                 self.forgotten.push(compute_id.to_string());
             }
             Write::Observed { compute_id, observed, transition } => {
@@ -378,6 +398,9 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
         })),
         (Change::PutSpec { .. }, Write::Compute(record)) => {
             Some(json!({"op": "put_spec", "generation": record.generation, "spec_hash": record.spec_hash}))
+        }
+        (Change::SetPolicy { .. }, Write::Compute(record)) => {
+            Some(json!({"op": "put_policy", "policy": record.policy}))
         }
         (Change::Delete { .. }, Write::Tombstone { generation, .. }) => {
             Some(json!({"op": "delete", "generation": generation}))

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::Value;
 use thiserror::Error;
@@ -92,6 +93,13 @@ pub enum Change {
         /// The generation the caller believes to be current.
         if_match: Option<Generation>,
     },
+    /// Changes how far the leader may go with a compute by itself. What is so already writes nothing.
+    SetPolicy {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The fields that change.
+        policy: PutPolicy,
+    },
     /// Forgets a compute; its generation is kept in a tombstone.
     Delete {
         /// Which compute.
@@ -115,6 +123,7 @@ impl Change {
         match self {
             Self::Register { compute_id, .. }
             | Self::PutSpec { compute_id, .. }
+            | Self::SetPolicy { compute_id, .. }
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
             Self::Journal(action) => action.compute_id.as_ref(),
@@ -125,7 +134,7 @@ impl Change {
         match self {
             Self::Register { spec, .. } => spec.as_ref(),
             Self::PutSpec { spec, .. } => Some(spec),
-            Self::Delete { .. } | Self::Observed { .. } | Self::Journal(_) => None,
+            Self::SetPolicy { .. } | Self::Delete { .. } | Self::Observed { .. } | Self::Journal(_) => None,
         }
     }
 }
@@ -143,7 +152,7 @@ pub struct Committed {
     pub changed: bool,
     /// The number of this change or, if nothing was written, of the last change before it.
     pub change_seq: i64,
-    /// After `Register` and `PutSpec`: the whole row as it is in the database.
+    /// After `Register`, `PutSpec` and `SetPolicy`: the whole row as it is in the database.
     pub record: Option<ComputeRecord>,
     /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
     pub observed: Option<Observed>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::{Policy, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::{Value, json};
 
@@ -20,9 +21,10 @@ pub(super) struct Before {
     pub(super) agent_url: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) generation: Generation,
-    /// Read only for a `Register` without a spec, which has to keep it.
+    /// Read only for a change that has to keep it: a `Register` without a spec, a `SetPolicy`.
     pub(super) spec: Option<Arc<Value>>,
     pub(super) spec_hash: Option<SpecHash>,
+    pub(super) policy: Policy,
     pub(super) change_seq: i64,
     pub(super) created_at: DateTime<Utc>,
     pub(super) updated_at: DateTime<Utc>,
@@ -75,6 +77,10 @@ pub(super) fn plan(
             }
             Ok(register(compute_id, &row.agent_url, &row.labels, Some(spec), before, stamp))
         }
+        Change::SetPolicy { compute_id, policy } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(set_policy(compute_id, *policy, row, stamp))
+        }
         Change::Delete { compute_id } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
             let write = Write::Tombstone {
@@ -126,6 +132,7 @@ fn register(
         generation: if new_content { current.next() } else { current },
         spec: spec.map(|new| Arc::clone(&new.spec)).or_else(|| live.and_then(|row| row.spec.clone())),
         spec_hash: spec.map(|new| new.hash.clone()).or_else(|| held.cloned()),
+        policy: live.map(|row| row.policy).unwrap_or_default(),
         change_seq: if changed { stamp.last + 1 } else { live.map_or(0, |row| row.change_seq) },
         created_at: live.map_or(stamp.now, |row| row.created_at),
         updated_at: if changed { stamp.now } else { live.map_or(stamp.now, |row| row.updated_at) },
@@ -143,6 +150,26 @@ fn register(
         },
         write: changed.then_some(Write::Compute(record)),
     }
+}
+
+fn set_policy(compute_id: &ComputeId, policy: PutPolicy, row: &Before, stamp: Stamp) -> Planned {
+    let wanted = policy.onto(row.policy);
+    let changed = wanted != row.policy;
+    let record = ComputeRecord {
+        compute_id: compute_id.clone(),
+        agent_url: row.agent_url.clone(),
+        labels: row.labels.clone(),
+        generation: row.generation,
+        spec: row.spec.clone(),
+        spec_hash: row.spec_hash.clone(),
+        policy: wanted,
+        change_seq: if changed { stamp.last + 1 } else { row.change_seq },
+        created_at: row.created_at,
+        updated_at: if changed { stamp.now } else { row.updated_at },
+    };
+    let change_seq = if changed { stamp.last + 1 } else { stamp.last };
+    let answer = Committed { changed, record: Some(record.clone()), ..about(compute_id, row, change_seq) };
+    Planned { answer, write: changed.then_some(Write::Compute(record)) }
 }
 
 fn observe(
@@ -170,6 +197,9 @@ fn observe(
     Planned { answer, write }
 }
 
+/// How many failed objects a journal entry names.
+const JOURNALLED_FAILURES: usize = 20;
+
 /// What the journal keeps of a report; nothing if only counters moved.
 fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
     let same = seen.is_some_and(|old| {
@@ -178,6 +208,7 @@ fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
             && old.applied_generation == now.applied_generation
             && old.rejected_generation == now.rejected_generation
             && old.error == now.error
+            && old.failures == now.failures
     });
     if same {
         return None;
@@ -191,6 +222,8 @@ fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
         "rejected_generation": now.rejected_generation,
         "error": now.error,
         "error_detail": now.error_detail,
+        "failures": now.failures.iter().take(JOURNALLED_FAILURES).collect::<Vec<_>>(),
+        "failures_total": now.failures.len(),
     }))
 }
 

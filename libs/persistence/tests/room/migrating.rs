@@ -140,7 +140,7 @@ async fn a_role_that_may_not_make_a_schema_rehearses_nothing() {
 }
 
 const CONTRACT: Migration =
-    Migration::embedded("20990101000000_require_two", "UPDATE schema_compat SET lowest_writer = 2");
+    Migration::embedded("20990101000000_require_three", "UPDATE schema_compat SET lowest_writer = 3");
 
 const AFTER: Migration = Migration::embedded("20990102000000_add_after", "CREATE TABLE after_it (x int)");
 
@@ -149,38 +149,38 @@ const AFTER: Migration = Migration::embedded("20990102000000_add_after", "CREATE
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contract_step_waits_for_the_old_ones_and_shuts_them_out() {
     let Some(fleet) = Fleet::new("a_contract_step_waits_for_the_old_ones_and_shuts_them_out").await else { return };
-    let (old, new) = (fleet.member().await, fleet.member_of(Release::later(2, &[CONTRACT, AFTER])).await);
+    let (old, new) = (fleet.member().await, fleet.member_of(Release::later(3, &[CONTRACT, AFTER])).await);
     let mut watching = old.session();
     watching.read().await.unwrap();
-    let me = format!("pgfleet/{} (1)", old.me);
+    let me = format!("pgfleet/{} (2)", old.me);
     let term = Arc::new(new.lead().await);
     for refused in
         [new.db.rehearse(BUDGET).await.map(|_| ()), new.db.migrate(Arc::clone(&term), within(BUDGET)).await.map(|_| ())]
     {
         let error = refused.unwrap_err();
-        assert!(matches!(error, MigrationError::ShutsOutMembers { lowest: 2, .. }), "{error:?}");
+        assert!(matches!(error, MigrationError::ShutsOutMembers { lowest: 3, .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains(&me) && text.contains("_require_two"), "{text}");
+        assert!(text.contains(&me) && text.contains("_require_three"), "{text}");
     }
     let client = fleet.client().await;
     assert_eq!(value(&client, "SELECT lowest_writer FROM schema_compat").await, 1);
 
     drop(watching);
-    let gone = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = 1)";
+    let gone = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid = 2)";
     crate::support::until(&client, "the old member is gone", gone).await;
     assert_eq!(new.db.rehearse(BUDGET).await.unwrap(), Rehearsed::Well);
     assert_eq!(
         new.db.migrate(term, within(BUDGET)).await.unwrap(),
-        ["20990101000000_require_two", "20990102000000_add_after"]
+        ["20990101000000_require_three", "20990102000000_add_after"]
     );
 
     let compat = old.db.compat().await.unwrap().unwrap();
-    assert!(compat.lets_read(1) && !compat.lets_lead(1) && compat.lets_lead(2), "{compat:?}");
+    assert!(compat.lets_read(2) && !compat.lets_lead(2) && compat.lets_lead(3), "{compat:?}");
     let row = new.db.read_leader().await.unwrap().unwrap();
     let error = old.claim(Some(seen(&row)), Began::Crash).await.unwrap_err();
-    assert!(matches!(error, DbError::SchemaTooNew { number: 1, lowest: 2 }), "{error:?}");
+    assert!(matches!(error, DbError::SchemaTooNew { number: 2, lowest: 3 }), "{error:?}");
     assert_eq!(value(&client, "SELECT array_agg(term) FROM leader_history").await, json!([1]));
-    let next = fleet.member_of(Release::later(2, &[CONTRACT])).await;
+    let next = fleet.member_of(Release::later(3, &[CONTRACT])).await;
     next.db.compat().await.unwrap();
     let stale = pgfleet_persistence::Seen { term: pgfleet_api::Term(9), ..seen(&row) };
     assert!(matches!(next.claim(Some(stale), Began::Crash).await.unwrap(), ClaimOutcome::Lost));
@@ -190,10 +190,10 @@ async fn a_contract_step_waits_for_the_old_ones_and_shuts_them_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_cannot_shut_itself_out() {
     let Some(fleet) = Fleet::new("a_build_cannot_shut_itself_out").await else { return };
-    let member = fleet.member_of(Release::later(1, &[CONTRACT])).await;
+    let member = fleet.member_of(Release::later(2, &[CONTRACT])).await;
     let error = member.db.rehearse(BUDGET).await.unwrap_err();
-    assert!(matches!(error, MigrationError::ShutsOutItself { lowest: 2, number: 1, .. }), "{error:?}");
+    assert!(matches!(error, MigrationError::ShutsOutItself { lowest: 3, number: 2, .. }), "{error:?}");
     let term = Arc::new(member.lead().await);
     let error = member.db.migrate(term, within(BUDGET)).await.unwrap_err();
-    assert!(matches!(error, MigrationError::ShutsOutItself { lowest: 2, number: 1, .. }), "{error:?}");
+    assert!(matches!(error, MigrationError::ShutsOutItself { lowest: 3, number: 2, .. }), "{error:?}");
 }

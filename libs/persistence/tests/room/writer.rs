@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgfleet_api::agent::ComputeState;
+use pgfleet_api::agent::{ComputeState, ErrorDetail};
+use pgfleet_api::policy::{PutPolicy, SuspendPolicy};
 use pgfleet_api::{BootId, Generation};
 use pgfleet_persistence::{
-    Action, Asker, Caught, Change, Committed, JournalKind, NewSpec, News, Tail, WriteError, Writer, WriterHooks,
+    Action, Asker, Caught, Change, Committed, Item, JournalKind, NewSpec, News, Tail, WriteError, Writer, WriterHooks,
 };
 use serde_json::json;
 
@@ -233,7 +234,14 @@ async fn reports_are_written_on_news_only_and_transitions_are_journalled() {
     assert!(leader.writer.submit(report("a", &counted)).await.unwrap().changed);
     let running = observed(boot, 7, ComputeState::Running);
     leader.writer.submit(report("a", &running)).await.unwrap();
-    let reborn = observed(BootId::generate(), 1, ComputeState::Running);
+    let mut reborn = observed(BootId::generate(), 1, ComputeState::Running);
+    let failure = |n: u32| ErrorDetail {
+        phase: "roles".to_owned(),
+        object: Some(format!("r{n}")),
+        sqlstate: Some("42939".to_owned()),
+        message: "reserved".to_owned(),
+    };
+    reborn.failures = (0..25).map(failure).collect();
     leader.writer.submit(report("a", &reborn)).await.unwrap();
     let action = Action {
         compute_id: Some(id("a")),
@@ -256,6 +264,9 @@ async fn reports_are_written_on_news_only_and_transitions_are_journalled() {
             (JournalKind::Transition, json!(null), json!("init")),
         ]
     );
+    let named = &journal[1].detail["failures"];
+    assert_eq!((named.as_array().map(Vec::len), &journal[1].detail["failures_total"]), (Some(20), &json!(25)));
+    assert_eq!(named[19], json!({"phase": "roles", "object": "r19", "sqlstate": "42939", "message": "reserved"}));
     assert_eq!(journal[0].change_seq, told.change_seq);
     assert_eq!((journal[0].actor.as_str(), journal[0].reason.as_deref()), ("ops@example.org", Some("ticket 7")));
     assert_eq!(journal[0].term, leader.term.term());
@@ -369,4 +380,49 @@ async fn a_warm_member_writes_and_loads_on_sessions_it_has() {
     let opened: Vec<i32> = sessions().await.into_iter().filter(|pid| !before.contains(pid)).collect();
     assert!(opened.is_empty(), "a new session was opened inside the gap: {opened:?} beside {before:?}");
     drop(writing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
+    let Some(fleet) = Fleet::new("a_policy_is_journalled_outlives_specs_and_ends_with_the_compute").await else {
+        return;
+    };
+    let leader = leader(&fleet).await;
+    let set = |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend) } };
+    let early = leader.writer.submit(set(SuspendPolicy::WhenIdle)).await;
+    assert_eq!(early, Err(WriteError::UnknownCompute));
+    leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
+    let mut tail = Tail::new(Arc::clone(&leader.member.db));
+    let cursor = tail.load().await.unwrap().change_seq;
+
+    let asker = Asker { actor: "olga".to_owned(), reason: Some("only used by day".to_owned()) };
+    let on = leader.writer.submit_for(asker.clone(), set(SuspendPolicy::WhenIdle)).await.unwrap();
+    let record = on.record.clone().unwrap();
+    assert_eq!((on.changed, on.generation, record.policy.suspend), (true, Generation(1), SuspendPolicy::WhenIdle));
+    assert_eq!(record.spec.as_deref(), Some(&*spec('1').spec), "the spec stays");
+    let again = leader.writer.submit_for(asker, set(SuspendPolicy::WhenIdle)).await.unwrap();
+    assert_eq!((again.changed, again.record), (false, on.record));
+    let Caught::News(news) = tail.catch_up(cursor).await.unwrap() else { panic!("it is followed") };
+    assert!(matches!(&news.items[..], [Item::Compute { record: seen, .. }] if *seen == record), "{news:?}");
+    let lines = leader.member.db.history(&id("a"), 9).await.unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0].detail, json!({"op": "put_policy", "policy": {"suspend": "when_idle"}}));
+    assert_eq!((lines[0].actor.as_str(), lines[0].reason.as_deref()), ("olga", Some("only used by day")));
+
+    // What a later build keeps there survives a write of this one; what it cannot read does nothing.
+    let client = fleet.client().await;
+    client.batch_execute("UPDATE computes SET policy = policy || '{\"mode\": \"pause\"}'").await.unwrap();
+    let next = leader.writer.submit(put("a", '2')).await.unwrap();
+    assert_eq!(next.record.unwrap().policy.suspend, SuspendPolicy::WhenIdle);
+    leader.writer.submit(set(SuspendPolicy::Never)).await.unwrap();
+    assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({"suspend": "never", "mode": "pause"}));
+    client.batch_execute("UPDATE computes SET policy = '{\"suspend\": \"at_night\"}'").await.unwrap();
+    assert_eq!(leader.member.db.load().await.unwrap().computes[0].policy.suspend, SuspendPolicy::Never);
+    leader.writer.submit(put("a", '3')).await.unwrap();
+    assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({"suspend": "at_night"}));
+
+    leader.writer.submit(Change::Delete { compute_id: id("a") }).await.unwrap();
+    let revived = leader.writer.submit(register("a", None)).await.unwrap();
+    assert_eq!(revived.record.unwrap().policy.suspend, SuspendPolicy::Never);
+    assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({}));
 }

@@ -78,6 +78,10 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             out.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+            // What is left of the body is not read, so nothing can follow on this connection.
+            out.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if self.executed_no {
             out.insert(headers::EXECUTED, HeaderValue::from_static("no"));
         }

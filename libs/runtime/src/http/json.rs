@@ -1,10 +1,14 @@
-//! JSON bodies: read whatever the content type says, and refused with position or path.
+//! JSON bodies: read whatever the content type says, and refused with position or path. What is too large, too slow or too
+//! deep is refused as well, before it costs anything.
+
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use pgfleet_api::ErrorCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
 
 use super::ApiError;
 
@@ -20,19 +24,47 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// Largest body of a route, in the extensions of its requests; [`super::finish`] puts it there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit(pub(super) usize);
+
+/// A body must be complete after this time: who sends it byte by byte holds memory and a place.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
 /// Reads the whole body, up to the limit that [`super::finish`] sets.
 ///
 /// # Errors
-/// 413 `payload_too_large`; 400 `invalid_request` if the client stops in the middle.
+/// 413 `payload_too_large`, at once where the head says how long the body is; 408 `timeout` if it does not come in time; 400
+/// `invalid_request` if the client stops in the middle.
 pub async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::PayloadTooLarge,
-            "the body is over the limit of this route",
-        ),
+    read_within(READ_LIMIT, request, state).await
+}
+
+async fn read_within<S: Send + Sync>(time: Duration, request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let limit = request.extensions().get::<BodyLimit>().map(|limit| limit.0);
+    if let (Some(limit), Some(length)) = (limit, length(request.headers()))
+        && length > limit
+    {
+        return Err(too_large());
+    }
+    let Ok(read) = tokio::time::timeout(time, Bytes::from_request(request, state)).await else {
+        let msg = format!("the body was not complete after {} s", time.as_secs());
+        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout, msg).not_executed());
+    };
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read"),
     })
+}
+
+/// What the head says; a head without it has a body in chunks, which is counted as it comes.
+fn length(head: &HeaderMap) -> Option<usize> {
+    head.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large() -> ApiError {
+    let msg = "the body is over the limit of this route";
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::PayloadTooLarge, msg)
 }
 
 /// Reads JSON. What is no JSON at all is told apart from JSON that does not fit.
@@ -47,7 +79,13 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let said = format!("the body does not fit: {}", error.into_inner());
+        let error = error.into_inner();
+        // Nested deeper than any document of ours; the path of it would be as deep.
+        if matches!(error.classify(), Category::Syntax | Category::Eof | Category::Io) {
+            let said = format!("the body is not JSON that can be read: {error}");
+            return ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::NotJson, said);
+        }
+        let said = format!("the body does not fit: {error}");
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidBody, said).at(path)
     })
 }
@@ -81,6 +119,33 @@ mod tests {
             assert_eq!((error.status, error.body.code), (StatusCode::BAD_REQUEST, ErrorCode::NotJson), "{text}");
             assert!(error.body.msg.contains(place), "{}", error.body.msg);
         }
+    }
+
+    #[test]
+    fn depth_has_an_end() {
+        for levels in [200, 100_000] {
+            let text = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+            let error = parse_json::<serde_json::Value>(text.as_bytes()).unwrap_err();
+            assert_eq!((error.status, error.body.code), (StatusCode::BAD_REQUEST, ErrorCode::NotJson));
+            assert_eq!(error.body.path, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let stream = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
+        let request = Request::new(axum::body::Body::from_stream(stream));
+        let error = read_within(Duration::from_millis(20), request, &()).await.unwrap_err();
+        assert_eq!((error.status, error.body.code), (StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout));
+    }
+
+    #[tokio::test]
+    async fn what_says_that_it_is_too_large_is_not_waited_for() {
+        let stream = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
+        let mut request = Request::new(axum::body::Body::from_stream(stream));
+        request.headers_mut().insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("65"));
+        request.extensions_mut().insert(BodyLimit(64));
+        assert_eq!(read_body(request, &()).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[test]

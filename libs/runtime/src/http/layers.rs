@@ -4,10 +4,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode};
 use pgfleet_api::{ErrorCode, headers};
@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::ApiError;
+use super::json::BodyLimit;
 use crate::metrics::{HttpMetrics, TaskMetrics};
 use crate::supervisor::panic_text;
 
@@ -46,6 +47,7 @@ pub fn finish(router: Router, layers: Layers) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(layers.body_limit_bytes))
+        .layer(Extension(BodyLimit(layers.body_limit_bytes)))
         .layer(from_fn_with_state(timeout, limit_time))
         .layer(from_fn_with_state(Arc::clone(&layers.tasks), catch_panic))
         .layer(from_fn_with_state(Arc::clone(&layers.metrics), observe));

@@ -18,6 +18,7 @@ fn record(n: u32, generation: i64, change_seq: i64) -> ComputeRecord {
         generation: Generation(generation),
         spec: None,
         spec_hash: None,
+        policy: pgfleet_api::policy::Policy::default(),
         change_seq,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
@@ -38,6 +39,7 @@ fn seen(boot: u128, status_seq: u64, state: ComputeState, applied: i64) -> Obser
         ignored_fields: vec![],
         error: None,
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }

@@ -13,6 +13,10 @@ fn some() -> Value {
         "settings": [{"name": "work_mem", "value": "8MB", "vartype": "string"}]}})
 }
 
+fn some_setting(value: &str) -> Value {
+    json!({"name": "work_mem", "value": value, "vartype": "string"})
+}
+
 fn with(mut spec: Value, pointer: &str, value: Value) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     match spec.pointer_mut(parent).unwrap() {
@@ -59,6 +63,13 @@ fn names_options_settings_and_numbers() {
         ("/cluster/settings/0/name", json!("1x"), "cluster.settings[0].name"),
         ("/cluster/settings/0/value", json!("a\nport=1"), "cluster.settings[0].value"),
         ("/cluster/settings/0/value", Value::Null, "cluster.settings[0].value"),
+        ("/cluster/settings/0/value", json!("x".repeat(20_000)), "cluster.settings[0].value"),
+        ("/cluster/settings/0/name", json!("x".repeat(129)), "cluster.settings[0].name"),
+        ("/cluster/settings", json!(vec![some_setting("v"); 2001]), "cluster.settings[2000]"),
+        ("/cluster/settings", json!(vec![some_setting(&"x".repeat(16_000)); 100]), "cluster.settings[65]"),
+        ("/cluster/postgresql_conf", json!("a=1\n".repeat(2001)), "cluster.postgresql_conf"),
+        ("/cluster/postgresql_conf", json!(format!("a='{}'", "x".repeat(20_000))), "cluster.postgresql_conf"),
+        ("/cluster/postgresql_conf", json!(format!("#{}\n", "x".repeat(1000)).repeat(600)), "cluster.postgresql_conf"),
         ("/suspend_timeout_seconds", json!("secret"), "suspend_timeout_seconds"),
         ("/suspend_timeout_seconds", json!(-2), "suspend_timeout_seconds"),
         ("/suspend_timeout_seconds", json!(i64::MAX), "suspend_timeout_seconds"),

@@ -1,0 +1,1 @@
+ALTER TABLE computes DROP COLUMN IF EXISTS policy;
