@@ -35,7 +35,7 @@ use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, Errands, LogFollower, Postgres, Programs, ProgramsError, ReadOnly, RunAs, RunAsError};
 use crate::report::{MonitorTask, ReportMetrics};
 use crate::resources::{Readings, ResourceMetrics, monitor};
-use crate::storage::{self, StorageError};
+use crate::storage::{self, PageStorage, StorageError};
 
 /// Longest socket directory: the name in it and the limit of 107 bytes leave this.
 const SOCKET_DIR_LIMIT: usize = 85;
@@ -112,7 +112,8 @@ impl ExitCode for AppError {
             Self::Owned(_) | Self::Ledger(_) => NOT_OURS,
             Self::Storage(error) => match error {
                 StorageError::NotOurs { .. } | StorageError::Other { .. } | StorageError::Marker { .. } => NOT_OURS,
-                StorageError::Io { .. } | StorageError::Initdb { .. } => FAILED,
+                StorageError::Local { .. } | StorageError::Disposable { .. } => NOT_OURS,
+                StorageError::Io { .. } | StorageError::Initdb { .. } | StorageError::Thread { .. } => FAILED,
                 StorageError::Primary(_) | StorageError::Password(_) | StorageError::Backup { .. } => FAILED,
             },
             Self::StateDir { .. } | Self::PortFile(_) | Self::Signals(_) | Self::Client(_) => FAILED,
@@ -131,6 +132,7 @@ pub struct App {
     listeners: Listeners,
     beside: Beside,
     pull: Option<(ControllerClient, Arc<LifecycleMetrics>)>,
+    pages: PageStorage,
     config: Config,
     boot_id: BootId,
     /// Held so that no second agent works in the same place.
@@ -194,16 +196,12 @@ impl App {
         let (postgres_metrics, read_only) = (postgres.metrics(), ReadOnly::new(&postgres));
         let errands = Errands::new(&postgres);
         let (readings, inventory) = (Readings::new(&config.args.resources), Inventory::default());
-        let options = lifecycle::Options {
-            compute_id: config.compute_id.clone(),
-            boot_id,
-            spec: config.spec.take(),
-            restart_postgres: config.args.restart_postgres,
-            exit_on_failure: config.args.exit_on_failure,
-            pace: lifecycle::Pace::default(),
-        };
+        let options = how_it_lives(&mut config, boot_id);
+        let pages = PageStorage::new(basebackup_tries(config.args.dev));
+        let storage_metrics = pages.metrics();
         let tools = Tools {
             postgres: postgres.clone(),
+            pages: pages.clone(),
             compute_id: config.compute_id.clone(),
             metrics: Arc::clone(&apply_metrics),
             numbers: Arc::clone(&lifecycle_metrics),
@@ -222,6 +220,7 @@ impl App {
                 lifecycle: lifecycle_metrics,
                 apply: apply_metrics,
                 postgres: postgres_metrics,
+                storage: storage_metrics,
                 report: ReportMetrics(watched.clone()),
                 resources: ResourceMetrics(readings.clone()),
                 http: Arc::clone(&http_metrics),
@@ -242,15 +241,10 @@ impl App {
             read_only: read_only.clone(),
             errands,
         };
-        let layers = Layers {
-            metrics: http_metrics,
-            tasks: root.metrics(),
-            body_limit_bytes: http::SPEC_LIMIT_BYTES,
-            request_timeout: None,
-        };
+        let layers = layers(http_metrics, &root);
         let listeners = Listeners::bind(&config).await?;
         let beside = Beside { read_only, inventory, readings, monitor, log };
-        Ok(Self { root, driver, handle, door, layers, listeners, beside, pull, config, boot_id, _lock: lock })
+        Ok(Self { root, driver, handle, door, layers, listeners, beside, pull, pages, config, boot_id, _lock: lock })
     }
 
     /// Runs until the end.
@@ -282,6 +276,8 @@ impl App {
             let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
+        let lease = storage::keep_lease(self.pages.watch(), self.pages.metrics(), driver.token());
+        driver.spawn("lsn_lease", Kind::Worker, lease);
         let report = root.child("report");
         report.spawn("compute_monitor", Kind::Worker, watcher.run(report.token()));
         root.token().cancelled().await;
@@ -314,6 +310,27 @@ impl App {
         };
         Ok(port_file::write(path, &content)?)
     }
+}
+
+fn how_it_lives(config: &mut Config, boot_id: BootId) -> lifecycle::Options {
+    lifecycle::Options {
+        compute_id: config.compute_id.clone(),
+        boot_id,
+        spec: config.spec.take(),
+        restart_postgres: config.args.restart_postgres,
+        exit_on_failure: config.args.exit_on_failure,
+        pace: lifecycle::Pace::default(),
+    }
+}
+
+fn layers(metrics: Arc<HttpMetrics>, root: &TaskGroup) -> Layers {
+    Layers { metrics, tasks: root.metrics(), body_limit_bytes: http::SPEC_LIMIT_BYTES, request_timeout: None }
+}
+
+/// A door for tests: tries that fail take a minute together.
+fn basebackup_tries(dev: bool) -> u32 {
+    let given = std::env::var("NEON_COMPUTE_TESTING_BASEBACKUP_RETRIES").ok().filter(|_| dev);
+    given.and_then(|text| text.parse().ok()).unwrap_or(storage::TRIES)
 }
 
 fn which_postgres(config: &Config, programs: Programs, run_as: Option<RunAs>) -> Result<postgres::Options, AppError> {

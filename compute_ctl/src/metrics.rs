@@ -16,6 +16,7 @@ use crate::lifecycle::{Handle, LifecycleMetrics};
 use crate::postgres::PostgresMetrics;
 use crate::report::ReportMetrics;
 use crate::resources::ResourceMetrics;
+use crate::storage::StorageMetrics;
 
 /// The page.
 #[derive(MetricGroup)]
@@ -46,6 +47,9 @@ pub struct AgentMetrics {
     /// The body.
     #[metric(namespace = "postgres")]
     pub postgres: Arc<PostgresMetrics>,
+    /// Storage at page servers.
+    #[metric(namespace = "storage")]
+    pub storage: Arc<StorageMetrics>,
     /// The voice.
     #[metric(flatten)]
     pub report: ReportMetrics,

@@ -14,6 +14,7 @@ use super::work::{Prepared, conf_text};
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
 use crate::postgres::CheckError;
+use crate::storage::Source;
 
 /// What the door says to a spec.
 pub(super) enum Decision {
@@ -135,15 +136,13 @@ fn accepted(
 pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
     let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
     let content = |error: crate::apply::SettingError| Refusal::Content { path: error.path, msg: error.msg };
+    let storage = Source::of(&parsed.spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
+    let storage = storage.map(Arc::new);
     let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
-    let text = conf_text(&settings);
+    let text = conf_text(&settings, storage.as_deref());
     if tools.postgres.is_checked(&text) {
-        return Ok(Arc::new(Prepared {
-            spec: parsed.spec,
-            ignored_fields: parsed.ignored_fields,
-            settings,
-            promote: None,
-        }));
+        let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
+        return Ok(Arc::new(Prepared { spec, ignored_fields, settings, promote: None, storage }));
     }
     let mut classified = false;
     if server_runs {
@@ -168,5 +167,6 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
     if classified {
         tools.postgres.note_checked(text);
     }
-    Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: parsed.ignored_fields, settings, promote: None }))
+    let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
+    Ok(Arc::new(Prepared { spec, ignored_fields, settings, promote: None, storage }))
 }

@@ -21,7 +21,7 @@ use super::timings::Timings;
 use super::work::{self, Done, Prepared, Stop, Task};
 use crate::apply::ApplyMetrics;
 use crate::postgres::{Postgres, Server};
-use crate::storage::is_standby;
+use crate::storage::{PageStorage, is_standby};
 
 /// PostgreSQL, its files, and where specs come from.
 pub trait Body: Clone + Send + Sync + 'static {
@@ -118,6 +118,8 @@ pub enum SpecSource {
 pub struct Tools {
     /// The server.
     pub postgres: Postgres,
+    /// Where a data directory may come from.
+    pub pages: PageStorage,
     /// This compute.
     pub compute_id: ComputeId,
     /// The hands' numbers.
@@ -175,10 +177,11 @@ impl Body for Tools {
     }
 
     fn look(&self) -> impl Future<Output = Option<Look>> + Send + 'static {
-        let postgres = self.postgres.clone();
+        let tools = self.clone();
         async move {
+            let postgres = &tools.postgres;
             let seen = async {
-                let pending = postgres.waits_for_restart().await?;
+                let pending = tools.waits_for_restart().await?;
                 Ok::<_, crate::postgres::LinkError>(Look { pending, clients: postgres.other_clients().await? })
             };
             let look = seen.await.inspect_err(|error| tracing::debug!("{}", chain(error))).ok()?;

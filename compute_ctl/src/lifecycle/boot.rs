@@ -14,6 +14,7 @@ use super::driver::{Driver, Job, Via};
 use super::handle::{Configure, Origin, Refusal};
 use super::work::{Order, Prepared, Task};
 use crate::ledger::{Entry, Kept};
+use crate::storage::Source;
 
 impl<B: Body> Driver<B> {
     /// A spec from the command line, or the one the ledger has.
@@ -106,10 +107,7 @@ impl<B: Body> Driver<B> {
 /// The spec as it was accepted; its settings are in the configuration that was kept.
 fn read(kept: &Kept) -> Option<Arc<Prepared>> {
     let parsed = parse(&kept.spec).ok()?;
-    Some(Arc::new(Prepared {
-        spec: parsed.spec,
-        ignored_fields: parsed.ignored_fields,
-        settings: Vec::new(),
-        promote: None,
-    }))
+    let storage = Source::of(&parsed.spec).ok()?.map(Arc::new);
+    let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
+    Some(Arc::new(Prepared { spec, ignored_fields, settings: Vec::new(), promote: None, storage }))
 }

@@ -41,6 +41,7 @@ impl<B: Body> Driver<B> {
                 self.rejected(job, &failures, effect, rolled_back).await;
             }
             Err(Failure::Place(detail)) => self.hindered(job, detail),
+            Err(Failure::Exhausted(detail)) => self.hindered(Job { tries: TRIES, ..job }, detail),
             Err(Failure::Superseded) => self.answer(job, Outcome::Superseded),
             Err(Failure::Cancelled) => self.answer(job, Outcome::Ended),
         }

@@ -12,6 +12,7 @@
 mod admission;
 mod body;
 mod boot;
+mod disk;
 mod driver;
 mod ends;
 mod handle;

@@ -120,7 +120,7 @@ impl Preview {
 
     async fn compare(&self, mut response: PlanResponse, prepared: &Prepared) -> Result<Planned, Refusal> {
         let postgres = &self.tools.postgres;
-        let wanted = effective(&prepared.settings);
+        let wanted = effective(&prepared.settings, prepared.storage.as_deref());
         match postgres.view().await {
             Ok(view) => {
                 response.running = true;

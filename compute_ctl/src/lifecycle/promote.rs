@@ -18,7 +18,7 @@ use super::admission::prepare;
 use super::body::{Body, Tools};
 use super::driver::Driver;
 use super::handle::{Configure, Origin, Refusal};
-use super::work::{Effect, Failure, Prepared, Task, observe, start};
+use super::work::{Effect, Failure, Prepared, Stop, Task, observe, start};
 use crate::ledger::Entry;
 use crate::postgres::{PromoteError, Server};
 use crate::storage::{self, is_standby};
@@ -36,8 +36,10 @@ pub(super) async fn prepare_for(
         Origin::Push | Origin::Pull | Origin::File => None,
     };
     let prepared = prepare(tools, &configure.spec, server_runs).await?;
-    storage::fits(data_dir, &prepared.spec, promote.is_some())
-        .map_err(|unfit| Refusal::Content { path: unfit.path.to_owned(), msg: unfit.msg })?;
+    if prepared.storage.is_none() {
+        storage::fits(data_dir, &prepared.spec, promote.is_some())
+            .map_err(|unfit| Refusal::Content { path: unfit.path.to_owned(), msg: unfit.msg })?;
+    }
     Ok(match promote {
         None => prepared,
         Some(_) => Arc::new(Prepared { promote, ..Arc::unwrap_or_clone(prepared) }),
@@ -54,7 +56,7 @@ pub(super) fn is_another_try<B: Body>(body: &B, entry: &Entry, configure: &Confi
 pub(super) async fn carry_out(
     tools: &Tools,
     server: &mut Option<Server>,
-    task: &Task,
+    (task, stop): (&Task, &Stop),
     lsn: Lsn,
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
@@ -63,11 +65,12 @@ pub(super) async fn carry_out(
         return Ok(());
     }
     if server.is_none() {
+        let conf = postgres.conf_in_place().map_err(|error| Failure::place("settings", &error))?;
         // Not tried again by itself either.
         let given_up = |detail| Failure::Spec { failures: vec![detail], effect: Effect::default(), rolled_back: false };
-        start(tools, server, task).await.map_err(|failure| match failure {
+        start(tools, server, (task, stop), &conf).await.map_err(|failure| match failure {
             Failure::Place(detail) => given_up(detail),
-            Failure::Spec { .. } | Failure::Cancelled | Failure::Superseded => failure,
+            Failure::Spec { .. } | Failure::Exhausted(_) | Failure::Cancelled | Failure::Superseded => failure,
         })?;
     }
     match promote(tools, lsn).await {
@@ -75,7 +78,7 @@ pub(super) async fn carry_out(
         Err(error) => {
             let message = chain(&error);
             let detail = ErrorDetail { phase: "promote".into(), object: None, sqlstate: None, message };
-            let effect = observe(postgres, server.as_ref()).await.unwrap_or_default();
+            let effect = observe(tools, server.as_ref()).await.unwrap_or_default();
             Err(Failure::Spec { failures: vec![detail], effect, rolled_back: false })
         }
     }
@@ -107,7 +110,7 @@ pub(super) fn tell_end(tools: &Tools, took: Duration, result: &Result<Effect, Fa
                 Failure::Cancelled => "the compute is ending".to_owned(),
                 Failure::Superseded => "a newer spec took its place".to_owned(),
                 Failure::Spec { failures, .. } => failures.first().map(told).unwrap_or_default(),
-                Failure::Place(detail) => told(detail),
+                Failure::Place(detail) | Failure::Exhausted(detail) => told(detail),
             };
             state.status = PromoteStatus::Failed;
             state.error = Some(why);

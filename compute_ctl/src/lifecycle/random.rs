@@ -119,7 +119,8 @@ impl Body for World {
             return Err(Refusal::Unable("asked in vain".into()));
         }
         let parsed = parse(spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
-        Ok(Arc::new(Prepared { spec: parsed.spec, ignored_fields: Vec::new(), settings: Vec::new(), promote: None }))
+        let (spec, settings) = (parsed.spec, Vec::new());
+        Ok(Arc::new(Prepared { spec, ignored_fields: Vec::new(), settings, promote: None, storage: None }))
     }
 
     fn work(

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Tools;
-use super::promote;
+use super::{disk, promote};
 use crate::apply::{Moment, Outcome, Setting, apply_catalog};
 use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
-use crate::storage;
+use crate::storage::{self, Source};
 
 /// Syncing file by file makes the start after a crash take seconds.
 const DEFAULTS: [(&str, &str); 1] = [("recovery_init_sync_method", "syncfs")];
@@ -36,6 +36,8 @@ pub struct Prepared {
     pub settings: Vec<Setting>,
     /// Make the replica a primary first, once it has replayed this much.
     pub promote: Option<Lsn>,
+    /// Its storage at page servers; none on stock PostgreSQL.
+    pub storage: Option<Arc<Source>>,
 }
 
 /// What is to be done.
@@ -125,6 +127,8 @@ pub enum Failure {
     },
     /// The machine or the server is at fault: it may work later.
     Place(ErrorDetail),
+    /// Storage is at fault, and was tried often enough for now.
+    Exhausted(ErrorDetail),
 }
 
 impl Failure {
@@ -144,11 +148,12 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, task: Task, st
                 // One that an earlier agent left behind ends with the compute as well.
                 server = tools.postgres.adopt().await.unwrap_or_default();
             }
+            let ran = server.is_some();
             if let Some(server) = server.take() {
                 server.stop().await;
             }
             tools.postgres.end_orphans().await;
-            Ok(Effect { lsn: tools.postgres.stopped_at().await, ..Effect::default() })
+            Ok(Effect { lsn: tools.end_of_wal(ran).await, ..Effect::default() })
         }
         Order::Apply(_) | Order::Start | Order::Restart => {
             let begun = Instant::now();
@@ -173,11 +178,9 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
         Order::Apply(prepared) => Some(prepared.as_ref()),
         Order::Start | Order::Restart | Order::Stop => None,
     };
-    if let Some(prepared) = wanted {
+    if let Some(prepared) = wanted.filter(|prepared| prepared.storage.is_none()) {
         storage::fits(&postgres.options().data_dir, &prepared.spec, prepared.promote.is_some()).map_err(unfit)?;
     }
-    let spec = wanted.map(|prepared| &prepared.spec);
-    storage::ensure(postgres, &tools.compute_id, spec).await.map_err(|error| Failure::place("storage", &error))?;
     if let Some(running) = server
         && running.is_gone().await
     {
@@ -186,16 +189,19 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if server.is_none() {
         *server = postgres.adopt().await.map_err(|error| Failure::place("start", &error))?;
     }
+    if let Err(error) = tools.have_directory(wanted).await {
+        let effect = if server.is_some() { observe(tools, server.as_ref()).await? } else { Effect::default() };
+        return Err(disk::refused(&error, effect));
+    }
     if let Some(lsn) = wanted.and_then(|prepared| prepared.promote) {
-        promote::carry_out(tools, server, task, lsn).await?;
+        promote::carry_out(tools, server, (task, stop), lsn).await?;
     }
-    let mut to_be_read = false;
-    if let Some(prepared) = wanted {
+    if wanted.is_some() {
         tools.pauses.at(PausePoint::AgentBeforeApply).await;
-        to_be_read = write_conf(tools, prepared).map_err(|error| Failure::place("settings", &error))?;
     }
+    let conf = have_conf(tools, server.is_some(), wanted).map_err(|error| Failure::place("settings", &error))?;
     let moment = if server.is_none() { Moment::Start } else { Moment::Live };
-    have_server(tools, server, task, wanted, to_be_read).await?;
+    have_server(tools, server, (task, stop), wanted, &conf).await?;
     let mut failures = Vec::new();
     if let Some(prepared) = wanted {
         tools.pauses.at(PausePoint::AgentMidApply).await;
@@ -203,7 +209,7 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
         failures = roles_and_databases(tools, &prepared.spec, moment, stop).await?;
         tools.timings.configured(begun.elapsed());
     }
-    let effect = observe(postgres, server.as_ref()).await?;
+    let effect = observe(tools, server.as_ref()).await?;
     if effect.pending_restart.is_empty() {
         // A value that waits for a restart has not proved yet that PostgreSQL starts with it.
         postgres.keep_conf().map_err(|error| Failure::place("settings", &error))?;
@@ -214,9 +220,10 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &S
     if failures.is_empty() { Ok(effect) } else { Err(Failure::Spec { failures, effect, rolled_back: false }) }
 }
 
-/// The agent's configuration file for these settings.
-pub(super) fn conf_text(settings: &[Setting]) -> String {
-    render(&effective(settings))
+/// The configuration, and whether a running server has to read it.
+struct Conf {
+    text: String,
+    to_be_read: bool,
 }
 
 /// The state of the place is at fault, and it may be changed without a word to the agent.
@@ -225,23 +232,41 @@ fn unfit(unfit: storage::Unfit) -> Failure {
     Failure::Place(ErrorDetail { phase, object, sqlstate: None, message: unfit.msg })
 }
 
-/// Writes the agent's configuration; for a replica with what it needs to follow its primary.
-fn write_conf(tools: &Tools, prepared: &Prepared) -> Result<bool, ConfError> {
+/// The configuration, in its place unless the directory for it is built only before the start. A replica on stock
+/// PostgreSQL has in it what it needs to follow its primary.
+fn have_conf(tools: &Tools, runs: bool, wanted: Option<&Prepared>) -> Result<Conf, ConfError> {
     let postgres = &tools.postgres;
-    let mut settings = effective(&prepared.settings);
+    let Some(prepared) = wanted else {
+        return Ok(Conf { text: postgres.conf_in_place()?, to_be_read: false });
+    };
+    let mut settings = effective(&prepared.settings, prepared.storage.as_deref());
     match storage::Primary::of(&prepared.spec) {
-        Ok(primary) if prepared.spec.mode == ComputeMode::Replica => {
+        Ok(primary) if prepared.storage.is_none() && prepared.spec.mode == ComputeMode::Replica => {
             settings.extend(storage::follow(postgres, &primary, &tools.compute_id)?);
         }
         Ok(_) | Err(_) => storage::forget(postgres),
     }
-    postgres.write_conf(&render(&settings))
+    let text = render(&settings);
+    let to_be_read = if runs || !tools.starts_afresh() { postgres.write_conf(&text)? } else { false };
+    Ok(Conf { text, to_be_read })
 }
 
-/// The agent's own defaults, then the spec: the last of a name wins.
-pub(super) fn effective(settings: &[Setting]) -> Vec<(String, String)> {
-    let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
+/// The agent's configuration file for these settings.
+pub(super) fn conf_text(settings: &[Setting], storage: Option<&Source>) -> String {
+    render(&effective(settings, storage))
+}
+
+/// The agent's own defaults, the lines of the spec, what storage asks for, the settings of the spec: the last of a name
+/// wins.
+pub(super) fn effective(settings: &[Setting], storage: Option<&Source>) -> Vec<(String, String)> {
+    let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
+    let (settings, lines): (Vec<_>, Vec<_>) =
+        settings.iter().partition(|setting| setting.path.starts_with("cluster.settings"));
+    let pair = |setting: &&Setting| (setting.name.clone(), setting.value.clone());
+    let storage = storage.map(storage::settings).unwrap_or_default();
+    // A line that stands twice counts at its later place, and storage needs its order.
+    let settings: Vec<_> = settings.iter().map(pair).filter(|setting| !storage.contains(setting)).collect();
+    own.chain(lines.iter().map(pair)).chain(storage).chain(settings).collect()
 }
 
 /// Has the server run with the configuration in place: started, reloaded, or restarted where the spec allows it and a
@@ -249,25 +274,25 @@ pub(super) fn effective(settings: &[Setting]) -> Vec<(String, String)> {
 async fn have_server(
     tools: &Tools,
     server: &mut Option<Server>,
-    task: &Task,
+    (task, stop): (&Task, &Stop),
     wanted: Option<&Prepared>,
-    to_be_read: bool,
+    conf: &Conf,
 ) -> Result<(), Failure> {
     let postgres = &tools.postgres;
     if server.is_none() {
         let begun = Instant::now();
-        start(tools, server, task).await?;
+        start(tools, server, (task, stop), &conf.text).await?;
         tools.timings.postgres_started(begun.elapsed());
         return Ok(());
     }
     let mut restart = matches!(task.order, Order::Restart);
     if let Some(prepared) = wanted {
-        if to_be_read {
+        if conf.to_be_read {
             postgres.reload().await.map_err(|error| Failure::connect(&error))?;
             postgres.note_loaded().map_err(|error| Failure::place("settings", &error))?;
         }
         if prepared.spec.restart_policy == RestartPolicy::Now {
-            let waiting = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
+            let waiting = tools.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
             restart = !waiting.is_empty();
             if restart {
                 tracing::warn!("PostgreSQL is restarted for {} (restart_policy is now)", waiting.join(", "));
@@ -276,7 +301,7 @@ async fn have_server(
     }
     if restart && let Some(running) = server.take() {
         running.stop().await;
-        return start(tools, server, task).await;
+        return start(tools, server, (task, stop), &conf.text).await;
     }
     Ok(())
 }
@@ -315,8 +340,14 @@ async fn roles_and_databases(
 }
 
 /// Starts the server; where it does not start with a new configuration, goes back to what the last good spec says.
-pub(super) async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Result<(), Failure> {
+pub(super) async fn start(
+    tools: &Tools,
+    server: &mut Option<Server>,
+    (task, stop): (&Task, &Stop),
+    conf: &str,
+) -> Result<(), Failure> {
     let postgres = &tools.postgres;
+    tools.build_directory(conf, stop).await?;
     let failed = match try_start(postgres, server).await {
         Ok(()) => return Ok(()),
         Err(failed) => failed,
@@ -334,6 +365,16 @@ pub(super) async fn start(tools: &Tools, server: &mut Option<Server>, task: &Tas
     if !restored {
         return Err(Failure::place("start", &failed));
     }
+    if tools.starts_afresh() {
+        // What it was built for goes with the refused spec.
+        let Some(good) = &task.good else {
+            let failures = vec![said("start", chain(&failed))];
+            return Err(Failure::Spec { failures, effect: Effect::default(), rolled_back: false });
+        };
+        tools.follow(good.storage.clone());
+        let conf = postgres.conf_in_place().map_err(|error| Failure::place("settings", &error))?;
+        tools.build_directory(&conf, stop).await?;
+    }
     tracing::warn!("{}: starting PostgreSQL with the last good configuration", chain(&failed));
     if let Err(again) = try_start(postgres, server).await {
         // It does not start with either, so the new one is not to blame: it stays in place.
@@ -346,7 +387,7 @@ pub(super) async fn start(tools: &Tools, server: &mut Option<Server>, task: &Tas
         let quiet = Stop::new(Duration::ZERO);
         failures.extend(roles_and_databases(tools, &good.spec, Moment::Start, &quiet).await?);
     }
-    Err(Failure::Spec { failures, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
+    Err(Failure::Spec { failures, effect: observe(tools, server.as_ref()).await?, rolled_back: true })
 }
 
 async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
@@ -360,8 +401,9 @@ async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(
     ready
 }
 
-pub(super) async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
-    let pending_restart = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
+pub(super) async fn observe(tools: &Tools, server: Option<&Server>) -> Result<Effect, Failure> {
+    let postgres = &tools.postgres;
+    let pending_restart = tools.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
     let postgres = server.map(|server| PostgresInfo {
         pid: server.pid(),
         version: postgres.options().programs.version.clone(),

@@ -29,9 +29,10 @@ mod statements;
 mod view;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pgfleet_api::spec::Secret;
 use pgfleet_runtime::TaskGroup;
 
 pub use ask::AskError;
@@ -86,6 +87,8 @@ pub struct Postgres {
     session_name: &'static str,
     slot: session::Slot,
     known: known::Known,
+    /// Shown to storage by the server itself.
+    storage_token: Arc<Mutex<Option<Secret>>>,
 }
 
 impl Postgres {
@@ -99,7 +102,17 @@ impl Postgres {
             session_name: link::OWN_NAME,
             slot: session::Slot::default(),
             known: known::Known::default(),
+            storage_token: Arc::default(),
         }
+    }
+
+    /// The token that the server gets at its next start, for storage that asks for one.
+    pub fn set_storage_token(&self, token: Option<Secret>) {
+        *self.storage_token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn storage_token(&self) -> Option<Secret> {
+        self.storage_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Which PostgreSQL, where, and for whom.

@@ -222,8 +222,7 @@ impl Postgres {
         orphans::end(options).await;
         let spawn_error =
             |source| ServerError::Spawn { program: options.programs.postgres.display().to_string(), source };
-        let socket_lock = options.socket_dir.join(format!(".s.PGSQL.{}.lock", options.port));
-        pidfile::remove_if_dead(&options.data_dir, &socket_lock);
+        self.clear_dead();
         let log =
             OpenOptions::new().create(true).append(true).mode(0o600).open(self.log_file()).map_err(spawn_error)?;
         let log_begin = log.metadata().map_err(spawn_error)?.len();
@@ -233,10 +232,21 @@ impl Postgres {
         for (name, value) in self.fixed_settings() {
             command.arg("-c").arg(format!("{name}={value}"));
         }
+        if let Some(token) = self.storage_token() {
+            command.env("NEON_AUTH_TOKEN", token.0);
+        }
         command.stdin(Stdio::null()).stdout(log).stderr(also).process_group(0);
         let child = tokio::process::Command::from(command).spawn().map_err(spawn_error)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         Ok(Server { pid, process: Process::Child(child), log_begin, options: Arc::clone(&self.options) })
+    }
+
+    /// Removes what a dead server of the data directory left outside of it and would make the next start fail. Done at each
+    /// start; a directory that is replaced takes the knowledge of it along, so it is done before that as well.
+    pub fn clear_dead(&self) {
+        let options = self.options();
+        let socket_lock = options.socket_dir.join(format!(".s.PGSQL.{}.lock", options.port));
+        pidfile::remove_if_dead(&options.data_dir, &socket_lock);
     }
 
     /// Given on the command line, where no configuration file can override them.

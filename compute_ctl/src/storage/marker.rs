@@ -24,6 +24,31 @@ pub struct Marker {
     pub compute_id: ComputeId,
     /// Whether it may be thrown away and built again. Never true for a local directory.
     pub disposable: bool,
+    /// The storage that it was built from, where it is disposable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_from: Option<BuiltFrom>,
+}
+
+/// What a disposable directory shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltFrom {
+    /// The tenant at the page server.
+    pub tenant_id: String,
+    /// Its timeline.
+    pub timeline_id: String,
+    /// `primary`, `replica`, `static`.
+    pub mode: String,
+    /// The moment, where it is static.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+}
+
+impl Marker {
+    /// Of a local directory.
+    #[must_use]
+    pub fn of(compute_id: &ComputeId) -> Self {
+        Self { cluster_id: None, compute_id: compute_id.clone(), disposable: false, built_from: None }
+    }
 }
 
 /// What is at the place of a data directory.
@@ -53,7 +78,7 @@ pub fn check(data_dir: &Path, compute_id: &ComputeId, adopt: bool) -> Result<Fou
         Ok(()) => Ok(Found::Ours),
         Err(error) if !adopt => Err(error),
         Err(_) if data_dir.join("PG_VERSION").is_file() => {
-            write_marker(data_dir, compute_id).map_err(io)?;
+            write_marker(data_dir, &Marker::of(compute_id)).map_err(io)?;
             tracing::warn!(path = %data_dir.display(), "the data directory was taken over (--adopt)");
             Ok(Found::Ours)
         }
@@ -62,6 +87,16 @@ pub fn check(data_dir: &Path, compute_id: &ComputeId, adopt: bool) -> Result<Fou
 }
 
 fn judge(data_dir: &Path, compute_id: &ComputeId) -> Result<(), StorageError> {
+    let marker = read_marker(data_dir)?;
+    if marker.compute_id == *compute_id {
+        Ok(())
+    } else {
+        Err(StorageError::Other { path: data_dir.to_owned(), owner: marker.compute_id })
+    }
+}
+
+/// The marker of a directory that has one.
+pub(super) fn read_marker(data_dir: &Path) -> Result<Marker, StorageError> {
     let path = data_dir.join(MARKER_FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -70,19 +105,12 @@ fn judge(data_dir: &Path, compute_id: &ComputeId) -> Result<(), StorageError> {
         }
         Err(source) => return Err(StorageError::Marker { path, source }),
     };
-    let marker: Marker =
-        serde_json::from_slice(&bytes).map_err(|error| StorageError::Marker { path, source: error.into() })?;
-    if marker.compute_id == *compute_id {
-        Ok(())
-    } else {
-        Err(StorageError::Other { path: data_dir.to_owned(), owner: marker.compute_id })
-    }
+    serde_json::from_slice(&bytes).map_err(|error| StorageError::Marker { path, source: error.into() })
 }
 
-pub(super) fn write_marker(data_dir: &Path, compute_id: &ComputeId) -> std::io::Result<()> {
-    let marker = Marker { cluster_id: None, compute_id: compute_id.clone(), disposable: false };
+pub(super) fn write_marker(data_dir: &Path, marker: &Marker) -> std::io::Result<()> {
     let mut file = File::create(data_dir.join(MARKER_FILE))?;
-    file.write_all(&serde_json::to_vec_pretty(&marker)?)?;
+    file.write_all(&serde_json::to_vec_pretty(marker)?)?;
     file.set_permissions(Permissions::from_mode(0o644))?;
     file.sync_all()
 }

@@ -1,5 +1,6 @@
-//! Where the data directory comes from: made by `initdb`, or copied from a primary (`replica`); kept across restarts,
-//! never deleted.
+//! Where the data directory comes from: made by `initdb`, or copied from a primary (`replica`), and then kept across restarts
+//! and never deleted; or, where the spec names storage at page servers (`pageserver`), a base backup that is fetched anew at
+//! every start.
 //!
 //! Called by `app` (check at start) and `lifecycle` (make it). A directory is made under another name and renamed into
 //! place when it is whole (`place`), so a crash in the middle leaves nothing that looks like data. Every directory made
@@ -7,6 +8,7 @@
 
 mod initdb;
 mod marker;
+mod pageserver;
 mod place;
 mod replica;
 
@@ -15,7 +17,12 @@ use std::path::{Path, PathBuf};
 use pgfleet_api::ComputeId;
 use pgfleet_api::spec::{ComputeMode, ComputeSpec};
 
-pub use marker::{Found, MARKER_FILE, Marker, check};
+use marker::read_marker;
+pub use marker::{BuiltFrom, Found, MARKER_FILE, Marker, check};
+pub use pageserver::{
+    BackupError, FinishError, PageError, PageStorage, Role, Source, SourceError, StorageMetrics, SyncError, TRIES,
+    Timings, UnpackError, WireError, keep_lease, replaceable, settings,
+};
 use place::Workplace;
 pub use replica::{Primary, follow, forget, is_standby};
 
@@ -76,6 +83,25 @@ pub enum StorageError {
         /// Its own words.
         said: String,
     },
+    /// It has data of its own, and the spec wants it built from page servers.
+    #[error("{path} holds data of its own, which a spec with page-server storage would replace; give another -D")]
+    Local {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It was built from page servers, and the spec wants data of its own.
+    #[error("{path} was built from a page server, and the spec names none; give another -D")]
+    Disposable {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A thread died.
+    #[error("making the data directory ended in the middle")]
+    Thread {
+        /// How.
+        #[source]
+        source: tokio::task::JoinError,
+    },
 }
 
 /// A spec that does not go with the data directory, or says too little to make one.
@@ -87,15 +113,12 @@ pub struct Unfit {
     pub msg: String,
 }
 
-/// Whether the data directory can be what the spec says. `promoting`: one that follows a primary is to become one.
+/// Whether a data directory of its own can be what the spec says. `promoting`: one that follows a primary is to become one.
 ///
 /// # Errors
 /// The field at fault.
 pub fn fits(data_dir: &Path, spec: &ComputeSpec, promoting: bool) -> Result<(), Unfit> {
     let unfit = |msg: &str| Err(Unfit { path: "mode", msg: msg.to_owned() });
-    if names_page_server(spec) {
-        return Ok(());
-    }
     let made = data_dir.join("PG_VERSION").exists();
     match &spec.mode {
         ComputeMode::Static(_) => unfit("Static needs storage of the page-server kind"),
@@ -111,10 +134,6 @@ pub fn fits(data_dir: &Path, spec: &ComputeSpec, promoting: bool) -> Result<(), 
     }
 }
 
-fn names_page_server(spec: &ComputeSpec) -> bool {
-    spec.pageserver_connection_info.is_some() || spec.pageserver_connstring.is_some()
-}
-
 /// Makes the data directory unless it is there: a copy of the spec's primary for a replica, else one of its own.
 ///
 /// # Errors
@@ -126,7 +145,10 @@ pub async fn ensure(
 ) -> Result<(), StorageError> {
     let data_dir = &postgres.options().data_dir;
     if check(data_dir, compute_id, false)? == Found::Ours {
-        return Ok(());
+        return match read_marker(data_dir)?.disposable {
+            true => Err(StorageError::Disposable { path: data_dir.clone() }),
+            false => Ok(()),
+        };
     }
     let primary = match spec.filter(|spec| spec.mode == ComputeMode::Replica) {
         Some(spec) => Some(Primary::of(spec).map_err(StorageError::Primary)?),
