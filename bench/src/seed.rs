@@ -60,6 +60,7 @@ fn running(hash: &str) -> Observed {
         ignored_fields: Vec::new(),
         error: None,
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }

@@ -29,7 +29,7 @@ use crate::apply::ApplyMetrics;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, Door};
 use crate::ledger::{Ledger, LedgerError};
-use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics};
+use crate::lifecycle::{self, Driver, Handle, LifecycleMetrics, SpecSource, Tools};
 use crate::metrics::{AgentMetrics, Metrics, Up};
 use crate::postgres::{self, LogFollower, Postgres, Programs, ProgramsError, RunAs, RunAsError};
 use crate::storage::{self, StorageError};
@@ -127,7 +127,7 @@ pub struct App {
     layers: Layers,
     external: Listener,
     internal: Listener,
-    pull: Option<ControllerClient>,
+    pull: Option<(ControllerClient, Arc<LifecycleMetrics>)>,
     config: Config,
     boot_id: BootId,
     log: LogFollower,
@@ -152,22 +152,12 @@ impl App {
         let state = |source| AppError::StateDir { path: config.state_dir.clone(), source };
         let lock = open_state_dir(&config.state_dir)?;
         let socket_dir = socket_dir(&config.state_dir, run_as).map_err(state)?;
-        let ledger = Ledger::open(&config.state_dir, pauses)?;
+        let ledger = Ledger::open(&config.state_dir, pauses.clone())?;
+        let pull = control_plane(&config)?;
 
         let root = TaskGroup::new("agent");
         let boot_id = BootId::generate();
-        let options = postgres::Options {
-            programs,
-            data_dir: config.pgdata.clone(),
-            state_dir: config.state_dir.clone(),
-            socket_dir,
-            run_as,
-            superuser: config.connstr.superuser.clone(),
-            database: config.connstr.database.clone(),
-            port: config.connstr.port,
-            stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
-            log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
-        };
+        let options = postgres_options(&config, programs, socket_dir, run_as);
         let postgres = Postgres::new(options, root.child("postgres"));
         let log = postgres.follow_log();
         let (lifecycle_metrics, apply_metrics) = (Arc::<LifecycleMetrics>::default(), Arc::<ApplyMetrics>::default());
@@ -178,9 +168,19 @@ impl App {
             spec: config.spec.take(),
             restart_postgres: config.args.restart_postgres,
             exit_on_failure: config.args.exit_on_failure,
+            pace: lifecycle::Pace::default(),
         };
-        let (driver, handle) =
-            Driver::new(options, ledger, postgres, (Arc::clone(&lifecycle_metrics), Arc::clone(&apply_metrics)));
+        let tools = Tools {
+            postgres,
+            compute_id: config.compute_id.clone(),
+            metrics: Arc::clone(&apply_metrics),
+            numbers: Arc::clone(&lifecycle_metrics),
+            pauses,
+            source: source(&config, pull.as_ref()),
+            promotion: tokio::sync::watch::Sender::default(),
+        };
+        let (driver, handle) = Driver::new(options, ledger, tools, Arc::clone(&lifecycle_metrics));
+        let pull = pull.map(|client| (client, Arc::clone(&lifecycle_metrics)));
         let http_metrics = Arc::new(HttpMetrics::with_routes(&http::ROUTES));
         let page = Metrics {
             agent: AgentMetrics {
@@ -209,7 +209,6 @@ impl App {
         let external = listener::bind(&SocketAddr::new(config.http_host, config.ports.0).to_string()).await?;
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let internal = listener::bind(&SocketAddr::new(loopback, config.ports.1).to_string()).await?;
-        let pull = control_plane(&config)?;
         Ok(Self { root, driver, handle, door, layers, external, internal, pull, config, boot_id, log, _lock: lock })
     }
 
@@ -229,8 +228,8 @@ impl App {
         root.child("log").spawn("postgres_log", Kind::Worker, self.log.run(log_end.clone()));
         let driver = root.child("lifecycle");
         driver.spawn("driver", Kind::Vital, self.driver.run(root.token()));
-        if let Some(client) = self.pull {
-            let pull = lifecycle::pull(client, self.config.compute_id, self.handle, driver.token());
+        if let Some((client, numbers)) = self.pull {
+            let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
         root.token().cancelled().await;
@@ -261,6 +260,26 @@ impl App {
     }
 }
 
+fn postgres_options(
+    config: &Config,
+    programs: Programs,
+    socket_dir: PathBuf,
+    run_as: Option<RunAs>,
+) -> postgres::Options {
+    postgres::Options {
+        programs,
+        data_dir: config.pgdata.clone(),
+        state_dir: config.state_dir.clone(),
+        socket_dir,
+        run_as,
+        superuser: config.connstr.superuser.clone(),
+        database: config.connstr.database.clone(),
+        port: config.connstr.port,
+        stop_limit: Duration::from_secs(config.args.pg_stop_timeout),
+        log_limit_bytes: config.args.pg_log_max_mb.saturating_mul(1024 * 1024),
+    }
+}
+
 fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {
     match (&config.args.jwks_file, &config.jwks) {
         (Some(path), _) => Ok((Some(Verifier::from_file(path)?), false)),
@@ -270,13 +289,25 @@ fn verifier(config: &Config) -> Result<(Option<Verifier>, bool), AppError> {
 }
 
 fn control_plane(config: &Config) -> Result<Option<ControllerClient>, AppError> {
-    let Some(uri) = &config.args.control_plane_uri else { return Ok(None) };
+    if config.args.control_plane_uri.is_empty() {
+        return Ok(None);
+    }
     let tokens = match std::env::var("NEON_CONTROL_PLANE_TOKEN") {
         Ok(token) if !token.is_empty() => Source::Fixed(token),
         Ok(_) | Err(_) => Source::Anonymous,
     };
-    let options = ClientOptions { deadline: Duration::from_secs(2), ..ClientOptions::default() };
-    Ok(Some(ControllerClient::new(vec![uri.clone()], tokens, options)?))
+    // Long enough for a member that does not answer at all and one that holds the request during a hand-over.
+    let options = ClientOptions { deadline: Duration::from_secs(10), ..ClientOptions::default() };
+    Ok(Some(ControllerClient::new(config.args.control_plane_uri.clone(), tokens, options)?))
+}
+
+/// Who is asked at a refresh: the control plane, else the file that the first spec came from.
+fn source(config: &Config, control_plane: Option<&ControllerClient>) -> SpecSource {
+    match (control_plane, &config.args.config) {
+        (Some(client), _) => SpecSource::ControlPlane(client.clone()),
+        (None, Some(path)) => SpecSource::File(path.clone()),
+        (None, None) => SpecSource::None,
+    }
 }
 
 /// Makes the state directory and locks it.

@@ -41,9 +41,10 @@ pub struct Args {
     /// A spec and keys to start with: {"spec": …, "compute_ctl_config": …}
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Base URL of the control plane to ask for a spec; its token comes from NEON_CONTROL_PLANE_TOKEN
-    #[arg(short = 'p', long, value_name = "URL")]
-    pub control_plane_uri: Option<String>,
+    /// Base URLs of the control plane's members to ask for a spec, any of them (repeated, or with commas between); its
+    /// token comes from NEON_CONTROL_PLANE_TOKEN
+    #[arg(short = 'p', long, value_name = "URL", value_delimiter = ',')]
+    pub control_plane_uri: Vec<String>,
     /// Port for controllers and operators
     #[arg(long, default_value_t = 3080, value_name = "PORT")]
     pub external_http_port: u16,
@@ -245,7 +246,7 @@ impl Config {
             Some(port) => (port, port.checked_add(1).ok_or(ConfigError::HttpPort)?),
             None => (args.external_http_port, args.internal_http_port),
         };
-        if let Some(uri) = &args.control_plane_uri {
+        for uri in &args.control_plane_uri {
             let url = Url::parse(uri).map_err(|_| ConfigError::ControlPlane)?;
             if !matches!(url.scheme(), "http" | "https") {
                 return Err(ConfigError::ControlPlane);

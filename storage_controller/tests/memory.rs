@@ -73,6 +73,7 @@ fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
         ignored_fields: vec![],
         error: rng.random_bool(0.3).then(|| "no".to_owned()),
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }

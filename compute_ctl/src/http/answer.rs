@@ -54,6 +54,11 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
             ErrorCode::InvalidState,
             format!("not possible while the compute is {}", state.as_str()),
         ),
+        Refusal::NoSource => ApiError::new(
+            StatusCode::PRECONDITION_FAILED,
+            ErrorCode::InvalidState,
+            "there is nobody to ask for a spec: the agent was given neither -p nor -c",
+        ),
         Refusal::Unable(why) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, why),
         Refusal::Gone => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ShuttingDown, "the agent is ending")
             .not_executed(),

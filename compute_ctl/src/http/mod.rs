@@ -8,6 +8,7 @@ mod auth;
 mod configure;
 mod metrics;
 mod promote;
+mod refresh;
 mod spec;
 mod status;
 mod terminate;
@@ -28,7 +29,8 @@ use crate::lifecycle::Handle;
 pub const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Route templates, for the metrics.
-pub const ROUTES: [&str; 6] = ["/status", "/configure", "/spec", "/terminate", "/promote", "/metrics"];
+pub const ROUTES: [&str; 7] =
+    ["/status", "/configure", "/spec", "/terminate", "/promote", "/metrics", "/refresh_configuration"];
 
 /// Makes a page of metrics.
 pub type Page = Arc<dyn Fn() -> Response + Send + Sync>;
@@ -65,6 +67,9 @@ pub fn external(door: Door, layers: Layers) -> Router {
 
 /// The routes for programs on the same machine.
 pub fn internal(door: Door, layers: Layers) -> Router {
-    let router = Router::new().route("/metrics", get(metrics::get)).with_state(door);
+    let router = Router::new()
+        .route("/metrics", get(metrics::get))
+        .route("/refresh_configuration", post(refresh::post))
+        .with_state(door);
     finish(router, layers).layer(map_response(answer::in_the_agents_shape))
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use pgfleet_api::{Fence, Generation, SpecHash};
+use pgfleet_api::{ComputeId, Fence, Generation, SpecHash};
 use pgfleet_domain::fence::{self, Admission, LedgerRecord, Verdict};
 use pgfleet_domain::spec;
 use serde_json::Value;
 
+use super::body::{Body, Tools};
 use super::handle::{Configure, Origin, Refusal};
 use super::promote;
-use super::work::{Prepared, Tools};
+use super::work::Prepared;
 use crate::apply::{classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
 use crate::postgres::CheckError;
@@ -29,8 +30,9 @@ impl From<LedgerError> for Refusal {
 }
 
 /// Judges a spec and makes the judgement durable.
-pub(super) async fn admit(
-    tools: &Tools,
+pub(super) async fn admit<B: Body>(
+    body: &B,
+    compute_id: &ComputeId,
     ledger: &mut Ledger,
     configure: &Configure,
     server_runs: bool,
@@ -44,26 +46,26 @@ pub(super) async fn admit(
             }
             return Err(Refusal::FenceRequired { highest });
         }
-        let prepared = promote::prepare_for(tools, configure, server_runs).await?;
+        let prepared = body.prepare_for(configure, server_runs).await?;
         let entry = accepted(ledger.entry(), None, None, &configure.spec, spec::spec_hash(&configure.spec));
         ledger.keep(entry).await?;
         return Ok(Decision::Take(prepared));
     };
-    let Admission { verdict, record } = fence::admit(&tools.compute_id, known.as_ref(), fence);
+    let Admission { verdict, record } = fence::admit(compute_id, known.as_ref(), fence);
     if let Some(raised) = raised(known.as_ref(), record.as_ref()) {
         // A higher term is kept whatever follows: also when the spec turns out to be refused, or cannot be judged at all.
         ledger.keep(Entry { record: Some(raised), ..ledger.entry().clone() }).await?;
     }
     match verdict {
-        Verdict::AlreadyAccepted if promote::is_another_try(tools, ledger.entry(), configure) => {
+        Verdict::AlreadyAccepted if promote::is_another_try(body, ledger.entry(), configure) => {
             // The same fence again brings no new record: the promise of before stands.
-            take(tools, ledger, configure, fence, ledger.entry().record.clone(), server_runs).await
+            take(body, ledger, configure, fence, ledger.entry().record.clone(), server_runs).await
         }
         Verdict::AlreadyAccepted => Ok(Decision::Repeated),
         Verdict::Refuse(refusal) => {
             Err(Refusal::Fence { refusal, highest: ledger.entry().record.as_ref().map(LedgerRecord::mark) })
         }
-        Verdict::Accept => take(tools, ledger, configure, fence, record, server_runs).await,
+        Verdict::Accept => take(body, ledger, configure, fence, record, server_runs).await,
     }
 }
 
@@ -74,15 +76,15 @@ fn raised(known: Option<&LedgerRecord>, wanted: Option<&LedgerRecord>) -> Option
 }
 
 /// A fenced spec whose turn it is. One that a rule refuses is kept as rejected, so that nobody sends it again.
-async fn take(
-    tools: &Tools,
+async fn take<B: Body>(
+    body: &B,
     ledger: &mut Ledger,
     configure: &Configure,
     fence: &Fence,
     record: Option<LedgerRecord>,
     server_runs: bool,
 ) -> Result<Decision, Refusal> {
-    match promote::prepare_for(tools, configure, server_runs).await {
+    match body.prepare_for(configure, server_runs).await {
         Ok(prepared) => {
             let generation = Some(fence.generation);
             let entry = accepted(ledger.entry(), record, generation, &configure.spec, fence.spec_hash.clone());

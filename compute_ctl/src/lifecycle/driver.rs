@@ -3,33 +3,34 @@
 //! ```text
 //! request ──► admit (ledger durable) ──► job ──► work (polled here) ──► done ──► state, ledger, waiters, next job
 //! PostgreSQL ended ──► job that starts it, after a pause that grows          terminate ──► cancel ──► job that stops it
+//! refresh ──► fetch (polled here, again and again) ──► admit ──► job         a restart is due ──► watch ──► job
 //! ```
 //!
 //! At most one job runs and at most one waits or is scheduled. A failure of the place (port taken, disk full) is tried
-//! again by itself; a failure of the spec is written down as rejected and is not.
+//! again by itself; a failure of the spec is written down as rejected and is not. `boot` begins, `specs` takes specs up,
+//! `ends` says what follows from a result, `refresh` asks for specs, `restart` waits for the moment to restart.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use pgfleet_api::agent::{ComputeState, ErrorDetail, TerminateMode};
 use pgfleet_api::{BootId, ComputeId, Lsn};
 use pgfleet_clients::retry::Backoff;
 use pgfleet_domain::lifecycle::{Event, transition};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Decision, admit, prepare};
-use super::handle::{Admitted, Configure, Ended, Handle, Origin, Outcome, Refusal, Request};
-use super::metrics::{ConfigureOutcome, LifecycleMetrics};
+use super::body::{Body, Tools};
+use super::handle::{Ended, Handle, Outcome, Refusal, Request};
+use super::metrics::LifecycleMetrics;
 use super::publish::Publisher;
-use super::work::{self, Done, Order, Prepared, Tools};
-use crate::apply::ApplyMetrics;
+use super::refresh::Asking;
+use super::restart::Watching;
+use super::work::{Done, Order, Prepared, Stop};
 use crate::ledger::{Kept, Ledger};
-use crate::postgres::{Postgres, Server};
 
 /// Requests that may wait for the driver.
 const QUEUE: usize = 64;
@@ -45,6 +46,36 @@ pub enum RestartPostgres {
     OnCrash,
 }
 
+/// How long things take.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// First and longest pause between tries of a job whose place is at fault, and between starts of a server that dies.
+    pub pauses: (Duration, Duration),
+    /// First and longest pause between questions for a spec, after the quick ones.
+    pub asks: (Duration, Duration),
+    /// How long roles and databases of a spec may go on when a newer one waits.
+    pub grace: Duration,
+    /// How often a server is looked at whose settings wait for a moment without clients.
+    pub look_for_idle: Duration,
+    /// The same, where nobody waits for that moment.
+    pub look: Duration,
+    /// How long a terminated compute shows its status.
+    pub last_words: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            pauses: (Duration::from_millis(100), Duration::from_secs(30)),
+            asks: (Duration::from_millis(500), Duration::from_secs(30)),
+            grace: Duration::from_secs(1),
+            look_for_idle: Duration::from_millis(500),
+            look: Duration::from_secs(5),
+            last_words: Duration::from_secs(30),
+        }
+    }
+}
+
 /// How the driver behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,6 +89,8 @@ pub struct Options {
     pub restart_postgres: RestartPostgres,
     /// End the process when the compute fails.
     pub exit_on_failure: bool,
+    /// How long things take.
+    pub pace: Pace,
 }
 
 /// Why the driver ends the process.
@@ -66,6 +99,9 @@ pub enum DriverError {
     /// `--exit-on-failure`.
     #[error("the compute failed: {0}")]
     Failed(String),
+    /// A refresh was answered so.
+    #[error("the control plane has no spec for this compute any more: it was detached")]
+    Detached,
 }
 
 /// By which edges a job's end moves the machine.
@@ -75,6 +111,8 @@ pub(super) enum Via {
     Configuration,
     /// init → running or failed.
     Init,
+    /// refresh_configuration → running or refresh_configuration_pending.
+    Refresh,
     /// A retry while failed: only success moves it.
     Silent,
 }
@@ -87,27 +125,41 @@ pub(super) struct Job {
     pub(super) tries: u32,
 }
 
-pub(super) struct Running {
+impl Job {
+    /// A job that nobody asked for.
+    pub(super) const fn own(order: Order, via: Via) -> Self {
+        Self { order, via, kept: None, waiters: Vec::new(), tries: 0 }
+    }
+}
+
+pub(super) struct Running<S> {
     pub(super) job: Job,
-    cancel: CancellationToken,
+    pub(super) stop: Stop,
     pub(super) begun: Instant,
-    work: Pin<Box<dyn Future<Output = Done> + Send>>,
+    pub(super) work: Pin<Box<dyn Future<Output = Done<S>> + Send>>,
 }
 
 /// The owner. Run it once, as a vital task.
-pub struct Driver {
+pub struct Driver<B: Body = Tools> {
     pub(super) options: Options,
-    pub(super) tools: Tools,
+    pub(super) body: B,
     pub(super) ledger: Ledger,
     pub(super) publisher: Publisher,
     pub(super) metrics: Arc<LifecycleMetrics>,
     requests: mpsc::Receiver<Request>,
     pub(super) state: ComputeState,
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<B::Server>,
     pub(super) server_since: Instant,
-    pub(super) running: Option<Running>,
+    pub(super) running: Option<Running<B::Server>>,
     pub(super) waiting: Option<Job>,
     pub(super) scheduled: Option<(Instant, Job)>,
+    /// The accepted spec, and the last good one, as they passed the rules in this life.
+    pub(super) accepted: Option<Arc<Prepared>>,
+    pub(super) good: Option<Arc<Prepared>>,
+    pub(super) asking: Option<Asking>,
+    /// A refresh was asked for while PostgreSQL was being started.
+    pub(super) refresh_later: bool,
+    pub(super) watching: Option<Watching>,
     /// Between tries of a job whose place is at fault.
     pub(super) pauses: Backoff,
     /// Between starts of a server that keeps dying.
@@ -119,24 +171,17 @@ pub struct Driver {
     pub(super) failed: Option<DriverError>,
 }
 
-impl Driver {
+impl<B: Body> Driver<B> {
     /// A driver that does nothing before it is run, and the handle to it.
     #[must_use]
-    pub fn new(
-        options: Options,
-        ledger: Ledger,
-        postgres: Postgres,
-        metrics: (Arc<LifecycleMetrics>, Arc<ApplyMetrics>),
-    ) -> (Self, Handle) {
+    pub fn new(options: Options, ledger: Ledger, body: B, metrics: Arc<LifecycleMetrics>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(QUEUE);
-        let (metrics, apply_metrics) = metrics;
         let publisher = Publisher::new(options.compute_id.clone(), options.boot_id, Arc::clone(&metrics));
-        let promotion = watch::Sender::default();
-        let handle = Handle::new(sender, publisher.watch(), promotion.subscribe());
-        let tools = Tools { postgres, compute_id: options.compute_id.clone(), metrics: apply_metrics, promotion };
+        let handle = Handle::new(sender, publisher.watch(), body.promotion());
+        let (base, cap) = options.pace.pauses;
         let driver = Self {
             options,
-            tools,
+            body,
             ledger,
             publisher,
             metrics,
@@ -147,8 +192,13 @@ impl Driver {
             running: None,
             waiting: None,
             scheduled: None,
-            pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
-            crash_pauses: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+            accepted: None,
+            good: None,
+            asking: None,
+            refresh_later: false,
+            watching: None,
+            pauses: Backoff::new(base, cap),
+            crash_pauses: Backoff::new(base, cap),
             terminators: Vec::new(),
             ended_at: None,
             exit_at: None,
@@ -175,12 +225,14 @@ impl Driver {
                     stop.cancel();
                     break;
                 }
-                said = server_ended(&mut self.server), if idle => self.on_postgres_died(&said),
+                said = server_ended::<B>(&mut self.server), if idle => self.on_postgres_died(&said),
                 () = at(self.scheduled.as_ref().map(|(when, _)| *when)), if idle => {
                     if let Some((_, job)) = self.scheduled.take() {
                         self.begin(job);
                     }
                 }
+                fetched = Asking::answered(&mut self.asking), if idle => self.on_fetched(fetched).await,
+                seen = Watching::seen(&mut self.watching), if idle => self.on_seen(seen).await,
                 Some(request) = self.requests.recv() => self.on_request(request).await,
             }
         }
@@ -188,138 +240,28 @@ impl Driver {
         self.failed.map_or(Ok(()), Err)
     }
 
-    /// A spec from the command line, or the one the ledger has.
-    async fn begin_with_what_is_known(&mut self) {
-        let entry = self.ledger.entry().clone();
-        if let Some(spec) = self.options.spec.take() {
-            if entry.record.is_none() {
-                self.step(Event::StartRequested);
-                let configure = Configure { spec, fence: None, origin: Origin::File };
-                match admit(&self.tools, &mut self.ledger, &configure, false).await {
-                    Ok(Decision::Take(prepared)) => self.begin_at_start(prepared, self.ledger.entry().accepted.clone()),
-                    Ok(Decision::Repeated) => {}
-                    Err(refusal) => self.fail_at_start(&refusal),
-                }
-                return;
-            }
-            tracing::warn!("the spec given at start is ignored: the ledger holds a fenced one");
-        }
-        let kept = if entry.rejected { entry.good.or(entry.accepted) } else { entry.accepted };
-        let Some(kept) = kept else { return };
-        self.step(Event::StartRequested);
-        if entry.rejected && self.ledger.entry().good.is_none() {
-            self.begin(Job { order: Order::Start, via: Via::Init, kept: None, waiters: Vec::new(), tries: 0 });
-            return;
-        }
-        match prepare(&self.tools, &kept.spec, false).await {
-            Ok(prepared) => self.begin_at_start(prepared, Some(kept)),
-            Err(refusal) => self.fail_at_start(&refusal),
-        }
-    }
-
-    fn begin_at_start(&mut self, prepared: Arc<Prepared>, kept: Option<Kept>) {
-        self.publisher.show_ledger(self.ledger.entry());
-        self.publisher.update(|status| status.ignored_fields.clone_from(&prepared.ignored_fields));
-        self.begin(Job { order: Order::Apply(prepared), via: Via::Init, kept, waiters: Vec::new(), tries: 0 });
-    }
-
-    fn fail_at_start(&mut self, refusal: &Refusal) {
-        let (object, message) = match refusal {
-            Refusal::Content { path, msg } => (Some(path.clone()), msg.clone()),
-            other => (None, format!("{other:?}")),
-        };
-        self.show_failure(&ErrorDetail { phase: "spec".into(), object, sqlstate: None, message });
-        self.step(Event::StartFailed);
-    }
-
     async fn on_request(&mut self, request: Request) {
+        // A caller that went away has its request carried out all the same.
         match request {
             Request::Configure { configure, reply } => {
                 let answer = self.on_configure(configure).await;
                 if let Err(refusal) = &answer {
                     self.metrics.refused(refusal);
                 }
-                // A caller that went away has its spec applied all the same.
                 let _ = reply.send(answer);
+            }
+            Request::Refresh { reply } => {
+                let _ = reply.send(self.on_refresh());
             }
             Request::Terminate { mode, reply } => self.on_terminate(mode, reply),
         }
     }
 
-    async fn on_configure(&mut self, configure: Configure) -> Result<Admitted, Refusal> {
-        if transition(self.state, Event::SpecAccepted).is_err() {
-            return Err(Refusal::Ending(self.state));
-        }
-        let decision = admit(&self.tools, &mut self.ledger, &configure, self.server.is_some()).await;
-        self.publisher.show_ledger(self.ledger.entry());
-        match decision? {
-            Decision::Repeated => Ok(Admitted { outcome: self.join_job(&configure) }),
-            Decision::Take(prepared) => {
-                let (waiter, outcome) = oneshot::channel();
-                self.publisher.update(|status| {
-                    status.ignored_fields.clone_from(&prepared.ignored_fields);
-                    if self.state == ComputeState::Empty {
-                        status.start_time = Utc::now();
-                    }
-                });
-                let kept = self.ledger.entry().accepted.clone();
-                self.take_up(Job {
-                    order: Order::Apply(prepared),
-                    via: Via::Configuration,
-                    kept,
-                    waiters: vec![waiter],
-                    tries: 0,
-                });
-                Ok(Admitted { outcome: Some(outcome) })
-            }
-        }
-    }
-
-    /// A repeated request waits with the first one, where that is still under way.
-    fn join_job(&mut self, configure: &Configure) -> Option<oneshot::Receiver<Outcome>> {
-        let generation = configure.fence.as_ref()?.generation;
-        let jobs = [
-            self.running.as_mut().map(|running| &mut running.job),
-            self.waiting.as_mut(),
-            self.scheduled.as_mut().map(|(_, job)| job),
-        ];
-        let job =
-            jobs.into_iter().flatten().find(|job| job.kept.as_ref().and_then(|k| k.generation) == Some(generation));
-        let Some(job) = job else {
-            self.metrics.ended(ConfigureOutcome::Repeated);
-            return None;
-        };
-        let (waiter, outcome) = oneshot::channel();
-        job.waiters.push(waiter);
-        Some(outcome)
-    }
-
-    /// Begins a new job, or lets it wait in the place of an earlier one.
-    fn take_up(&mut self, mut job: Job) {
-        self.step(Event::SpecAccepted);
-        if self.running.is_some() {
-            if let Some(replaced) = self.waiting.replace(job) {
-                self.answer(replaced, Outcome::Superseded);
-            }
-            return;
-        }
-        if let Some((_, replaced)) = self.scheduled.take() {
-            if replaced.via != Via::Silent {
-                // The machine is in the middle of the earlier job, so the new one ends it.
-                job.via = replaced.via;
-            }
-            self.answer(replaced, Outcome::Superseded);
-        }
-        self.begin(job);
-    }
-
     pub(super) fn begin(&mut self, job: Job) {
-        if job.via == Via::Configuration && self.state == ComputeState::ConfigurationPending {
-            self.step(Event::ApplyStarted);
-        }
-        let cancel = CancellationToken::new();
-        let work = work::run(self.tools.clone(), self.server.take(), job.order.clone(), cancel.clone());
-        self.running = Some(Running { job, cancel, begun: Instant::now(), work: Box::pin(work) });
+        self.watching = None;
+        let stop = Stop::new(self.options.pace.grace);
+        let work = self.body.work(self.server.take(), self.task(&job.order), stop.clone());
+        self.running = Some(Running { job, stop, begun: Instant::now(), work: Box::pin(work) });
     }
 
     fn on_terminate(&mut self, mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>>) {
@@ -332,22 +274,24 @@ impl Driver {
         }
         self.terminators.push(reply);
         self.step(Event::TerminateRequested(mode));
+        self.asking = None;
         for job in self.waiting.take().into_iter().chain(self.scheduled.take().map(|(_, job)| job)) {
             self.answer(job, Outcome::Ended);
         }
         match &self.running {
-            Some(running) => running.cancel.cancel(),
+            Some(running) => running.stop.end.cancel(),
             None => self.begin_stop(),
         }
     }
 
     pub(super) fn begin_stop(&mut self) {
-        self.begin(Job { order: Order::Stop, via: Via::Silent, kept: None, waiters: Vec::new(), tries: 0 });
+        self.begin(Job::own(Order::Stop, Via::Silent));
     }
 
     fn on_postgres_died(&mut self, said: &str) {
         self.server = None;
-        self.tools.postgres.metrics().crashed();
+        self.watching = None;
+        self.body.crashed();
         self.publisher.update(|status| status.postgres = None);
         if self.server_since.elapsed() > STEADY {
             self.crash_pauses.reset();
@@ -363,20 +307,19 @@ impl Driver {
             RestartPostgres::OnCrash => {
                 let pause = self.crash_pauses.next_pause();
                 tracing::error!(pause_ms = pause.as_millis(), "PostgreSQL ended by itself ({said}): starting it again");
-                let job = Job { order: Order::Start, via, kept: None, waiters: Vec::new(), tries: 0 };
-                self.scheduled = Some((Instant::now() + pause, job));
+                self.scheduled = Some((Instant::now() + pause, Job::own(Order::Start, via)));
             }
             RestartPostgres::Never => {
                 let message = format!("PostgreSQL ended by itself ({said}) and --restart-postgres is never");
-                self.show_failure(&ErrorDetail { phase: "run".into(), object: None, sqlstate: None, message });
+                self.show_failure(&[ErrorDetail { phase: "run".into(), object: None, sqlstate: None, message }]);
                 self.move_to_failed(via);
             }
         }
     }
 
     async fn shut_down(&mut self) {
-        if let Some(Running { job, cancel, work, .. }) = self.running.take() {
-            cancel.cancel();
+        if let Some(Running { job, stop, work, .. }) = self.running.take() {
+            stop.end.cancel();
             self.server = work.await.server;
             self.answer(job, Outcome::Ended);
         }
@@ -384,7 +327,7 @@ impl Driver {
             self.answer(job, Outcome::Ended);
         }
         if let Some(server) = self.server.take() {
-            server.stop().await;
+            B::stop(server).await;
         }
     }
 
@@ -398,21 +341,26 @@ impl Driver {
                 self.state = next;
                 self.publisher.update(|status| status.status = next);
             }
-            Err(refused) => tracing::error!("{refused}"),
+            Err(refused) => {
+                #[cfg(test)]
+                panic!("{refused}");
+                #[cfg(not(test))]
+                tracing::error!("{refused}");
+            }
         }
     }
 }
 
-async fn work_done(running: &mut Option<Running>) -> Done {
+async fn work_done<S>(running: &mut Option<Running<S>>) -> Done<S> {
     match running {
         Some(running) => running.work.as_mut().await,
         None => std::future::pending().await,
     }
 }
 
-async fn server_ended(server: &mut Option<Server>) -> String {
+async fn server_ended<B: Body>(server: &mut Option<B::Server>) -> String {
     match server {
-        Some(server) => server.ended().await,
+        Some(server) => B::ended(server).await,
         None => std::future::pending().await,
     }
 }

@@ -85,6 +85,8 @@ pub enum Refusal {
     NotReplica,
     /// The compute is ending or has ended.
     Ending(ComputeState),
+    /// There is nobody to ask for a spec.
+    NoSource,
     /// The ledger could not be written, or PostgreSQL could not be asked; nothing was done.
     Unable(String),
     /// The driver is gone.
@@ -93,6 +95,7 @@ pub enum Refusal {
 
 pub(super) enum Request {
     Configure { configure: Configure, reply: oneshot::Sender<Result<Admitted, Refusal>> },
+    Refresh { reply: oneshot::Sender<Result<(), Refusal>> },
     Terminate { mode: TerminateMode, reply: oneshot::Sender<Result<Ended, Refusal>> },
 }
 
@@ -132,6 +135,16 @@ impl Handle {
     pub async fn configure(&self, configure: Configure) -> Result<Admitted, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Configure { configure, reply }).await.map_err(|_| Refusal::Gone)?;
+        answer.await.map_err(|_| Refusal::Gone)?
+    }
+
+    /// Has the agent ask for its spec and apply it; returns at once.
+    ///
+    /// # Errors
+    /// It is not possible in this state, or there is nobody to ask.
+    pub async fn refresh(&self) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Refresh { reply }).await.map_err(|_| Refusal::Gone)?;
         answer.await.map_err(|_| Refusal::Gone)?
     }
 

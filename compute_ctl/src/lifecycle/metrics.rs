@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use measured::metric::histogram::Thresholds;
 use measured::{CounterVec, FixedCardinalityLabel, Gauge, Histogram, LabelGroup, MetricGroup};
-use pgfleet_api::agent::AgentStatus;
+use pgfleet_api::agent::{AgentStatus, PullResponse};
+use pgfleet_clients::controller::ControllerError;
 
 use super::handle::{Outcome, Refusal};
 
@@ -31,7 +32,62 @@ enum Reason {
     InvalidSpec,
     NotReplica,
     Ending,
+    NoSource,
     Unable,
+}
+
+/// What the control plane is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+enum Rpc {
+    #[label(rename = "GetConfig")]
+    GetConfig,
+}
+
+/// How it answers, as the reference writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+enum Answered {
+    #[label(rename = "200 OK")]
+    Ok,
+    #[label(rename = "401 Unauthorized")]
+    Unauthorized,
+    #[label(rename = "403 Forbidden")]
+    Forbidden,
+    #[label(rename = "404 Not Found")]
+    NotFound,
+    #[label(rename = "409 Conflict")]
+    Conflict,
+    #[label(rename = "4xx")]
+    OtherOfClient,
+    #[label(rename = "500 Internal Server Error")]
+    Internal,
+    #[label(rename = "5xx")]
+    OtherOfServer,
+    /// No answer, or none that is understood.
+    #[label(rename = "unknown")]
+    Unknown,
+}
+
+impl From<u16> for Answered {
+    fn from(status: u16) -> Self {
+        match status {
+            200 => Self::Ok,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            400..=499 => Self::OtherOfClient,
+            500 => Self::Internal,
+            501..=599 => Self::OtherOfServer,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[derive(LabelGroup)]
+#[label(set = PullSet)]
+struct Pull {
+    rpc: Rpc,
+    http_status: Answered,
 }
 
 #[derive(LabelGroup)]
@@ -53,6 +109,8 @@ pub struct LifecycleMetrics {
     configures_total: CounterVec<OutcomeSet>,
     /// Specs that were not taken, by reason.
     refusals_total: CounterVec<ReasonSet>,
+    /// Questions to the control plane by what was asked and how it answered.
+    cplane_requests_total: CounterVec<PullSet>,
     /// Time to apply a spec, from its begin to its end.
     configure_duration_seconds: Histogram<12>,
     /// Term in the ledger, 0 before the first.
@@ -70,6 +128,7 @@ impl Default for LifecycleMetrics {
         Self {
             configures_total: CounterVec::with_label_set(OutcomeSet::new()),
             refusals_total: CounterVec::with_label_set(ReasonSet::new()),
+            cplane_requests_total: CounterVec::with_label_set(PullSet::new()),
             configure_duration_seconds: Histogram::with_metadata(Thresholds::exponential_buckets(0.005, 2.5)),
             term: Gauge::new(),
             generation: Gauge::new(),
@@ -88,6 +147,23 @@ impl LifecycleMetrics {
         self.configures_total.inc(ByOutcome { outcome });
     }
 
+    pub(super) fn pulled(&self, answer: &Result<PullResponse, ControllerError>) {
+        let http_status = match answer {
+            Ok(_) => Answered::Ok,
+            Err(ControllerError::Refused { status, .. } | ControllerError::NotAllowed { status, .. }) => {
+                (*status).into()
+            }
+            Err(
+                ControllerError::Garbled { .. }
+                | ControllerError::Unavailable { .. }
+                | ControllerError::OutcomeUnknown { .. }
+                | ControllerError::Token(_)
+                | ControllerError::Body(_),
+            ) => Answered::Unknown,
+        };
+        self.cplane_requests_total.inc(Pull { rpc: Rpc::GetConfig, http_status });
+    }
+
     pub(super) fn refused(&self, refusal: &Refusal) {
         use pgfleet_domain::fence::Refusal as Rule;
         let reason = match refusal {
@@ -100,6 +176,7 @@ impl LifecycleMetrics {
             Refusal::Content { .. } => Reason::InvalidSpec,
             Refusal::NotReplica => Reason::NotReplica,
             Refusal::Ending(_) | Refusal::Gone => Reason::Ending,
+            Refusal::NoSource => Reason::NoSource,
             Refusal::Unable(_) => Reason::Unable,
         };
         self.refusals_total.inc(ByReason { reason });

@@ -15,9 +15,10 @@ use pgfleet_runtime::exit::chain;
 use serde::Deserialize;
 
 use super::admission::prepare;
+use super::body::{Body, Tools};
 use super::driver::Driver;
 use super::handle::{Configure, Origin, Refusal};
-use super::work::{Effect, Failure, Prepared, Tools, observe, start};
+use super::work::{Effect, Failure, Order, Prepared, observe, try_start};
 use crate::ledger::Entry;
 use crate::postgres::{PromoteError, Server};
 use crate::storage::{self, is_standby};
@@ -44,9 +45,9 @@ pub(super) async fn prepare_for(
 }
 
 /// Whether the request is a promotion that was accepted before and failed.
-pub(super) fn is_another_try(tools: &Tools, entry: &Entry, configure: &Configure) -> bool {
+pub(super) fn is_another_try<B: Body>(body: &B, entry: &Entry, configure: &Configure) -> bool {
     let promotes = matches!(configure.origin, Origin::Promote(_));
-    promotes && entry.rejected && is_standby(&tools.postgres.options().data_dir)
+    promotes && entry.rejected && body.is_standby()
 }
 
 /// Has a standby that runs, waits for its replay and promotes it. Nothing is done to one that is a primary already.
@@ -56,23 +57,15 @@ pub(super) async fn carry_out(tools: &Tools, server: &mut Option<Server>, lsn: L
     if !is_standby(&postgres.options().data_dir) {
         return Ok(());
     }
-    if server.is_none() {
-        // Not tried again by itself either.
-        let given_up = |detail| Failure::Spec { detail, effect: Effect::default(), rolled_back: false };
-        start(postgres, server).await.map_err(|failure| match failure {
-            Failure::Place(detail) => given_up(detail),
-            Failure::Spec { .. } | Failure::Cancelled => failure,
-        })?;
-    }
-    match promote(tools, lsn).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let message = chain(&error);
-            let detail = ErrorDetail { phase: "promote".into(), object: None, sqlstate: None, message };
-            let effect = observe(postgres, server.as_ref()).await.unwrap_or_default();
-            Err(Failure::Spec { detail, effect, rolled_back: false })
-        }
-    }
+    let said = if server.is_none() { try_start(postgres, server).await.err().map(|error| chain(&error)) } else { None };
+    let said = match said {
+        Some(said) => Some(said),
+        None => promote(tools, lsn).await.err().map(|error| chain(&error)),
+    };
+    let Some(message) = said else { return Ok(()) };
+    let detail = ErrorDetail { phase: "promote".into(), object: None, sqlstate: None, message };
+    let effect = observe(postgres, server.as_ref()).await.unwrap_or_default();
+    Err(Failure::Spec { failures: vec![detail], effect, rolled_back: false })
 }
 
 async fn promote(tools: &Tools, lsn: Lsn) -> Result<(), PromoteError> {
@@ -89,7 +82,11 @@ fn ms(duration: Duration) -> u64 {
 }
 
 /// Tells how the whole of it ended.
-pub(super) fn tell_end(tools: &Tools, took: Duration, result: &Result<Effect, Failure>) {
+pub(super) fn tell_end(tools: &Tools, order: &Order, took: Duration, result: &Result<Effect, Failure>) {
+    let promotes = matches!(order, Order::Apply(prepared) if prepared.promote.is_some());
+    if !promotes {
+        return;
+    }
     tools.promotion.send_modify(|state| match result {
         Ok(_) => {
             let before = state.lsn_wait_time_ms.unwrap_or_default() + state.pg_promote_time_ms.unwrap_or_default();
@@ -97,11 +94,12 @@ pub(super) fn tell_end(tools: &Tools, took: Duration, result: &Result<Effect, Fa
             state.reconfigure_time_ms = Some(ms(took).saturating_sub(before));
         }
         Err(failure) => {
+            let line = |detail: &ErrorDetail| format!("{}: {}", detail.phase, detail.message);
             let why = match failure {
                 Failure::Cancelled => "the compute is ending".to_owned(),
-                Failure::Spec { detail, .. } | Failure::Place(detail) => {
-                    format!("{}: {}", detail.phase, detail.message)
-                }
+                Failure::Superseded => "a later spec took its place".to_owned(),
+                Failure::Spec { failures, .. } => failures.first().map(line).unwrap_or_default(),
+                Failure::Place(detail) => line(detail),
             };
             state.status = PromoteStatus::Failed;
             state.error = Some(why);
@@ -109,16 +107,15 @@ pub(super) fn tell_end(tools: &Tools, took: Duration, result: &Result<Effect, Fa
     });
 }
 
-impl Driver {
+impl<B: Body> Driver<B> {
     /// A promotion that an earlier life of the agent accepted and did not carry out counts as rejected: the replica goes
     /// on as one.
     pub(super) async fn give_up_unfinished_promotion(&mut self) {
         let entry = self.ledger.entry().clone();
         let Some(accepted) = entry.accepted.as_ref().filter(|_| !entry.rejected) else { return };
-        let data_dir = &self.tools.postgres.options().data_dir;
         let wants_primary =
             ComputeSpec::deserialize(&accepted.spec).is_ok_and(|spec| spec.mode == ComputeMode::Primary);
-        if !wants_primary || !is_standby(data_dir) {
+        if !wants_primary || !self.body.is_standby() {
             return;
         }
         tracing::warn!("an unfinished promotion is given up: ask for it again");

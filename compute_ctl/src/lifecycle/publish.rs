@@ -13,12 +13,25 @@ use crate::ledger::Entry;
 pub(super) struct Publisher {
     status: watch::Sender<AgentStatus>,
     metrics: Arc<LifecycleMetrics>,
+    #[cfg(test)]
+    record: Arc<std::sync::Mutex<Vec<AgentStatus>>>,
 }
 
 impl Publisher {
     pub(super) fn new(compute_id: ComputeId, boot_id: BootId, metrics: Arc<LifecycleMetrics>) -> Self {
         let status = AgentStatus::new(compute_id, boot_id, Utc::now());
-        Self { status: watch::Sender::new(status), metrics }
+        Self {
+            #[cfg(test)]
+            record: Arc::new(std::sync::Mutex::new(vec![status.clone()])),
+            status: watch::Sender::new(status),
+            metrics,
+        }
+    }
+
+    /// Every document that is published, from the first on.
+    #[cfg(test)]
+    pub(super) fn record(&self) -> Arc<std::sync::Mutex<Vec<AgentStatus>>> {
+        Arc::clone(&self.record)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<AgentStatus> {
@@ -35,6 +48,8 @@ impl Publisher {
             }
             status.status_seq = before.status_seq + 1;
             self.metrics.show(status);
+            #[cfg(test)]
+            self.record.lock().unwrap().push(status.clone());
             true
         });
     }

@@ -1,79 +1,128 @@
 //! The doing, as one future: data directory, configuration, server, roles and databases.
 //!
-//! It takes the server from the driver and gives it back with its result, also when it is cancelled in the middle.
+//! It takes the server from the driver and gives it back with its result, also when it is cancelled in the middle. A
+//! spec with which PostgreSQL does not start is undone here: configuration, roles and databases of the last good one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pgfleet_api::agent::{ErrorDetail, PostgresInfo, PromoteState};
-use pgfleet_api::spec::{ComputeMode, ComputeSpec};
-use pgfleet_api::{ComputeId, Lsn};
+use pgfleet_api::Lsn;
+use pgfleet_api::agent::{AgentStatus, ErrorDetail, PostgresInfo};
+use pgfleet_api::spec::{ComputeMode, ComputeSpec, OnFailure, RestartPolicy};
 use pgfleet_runtime::exit::chain;
-use tokio::sync::watch;
+use pgfleet_runtime::pause::PausePoint;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Tools;
 use super::promote;
-use crate::apply::{ApplyMetrics, Setting, apply_catalog};
+use crate::apply::{Outcome, Setting, apply_catalog};
 use crate::postgres::{ConfError, Postgres, Server, ServerError, render};
 use crate::storage;
 
 /// Syncing file by file makes the start after a crash take seconds.
 const DEFAULTS: [(&str, &str); 1] = [("recovery_init_sync_method", "syncfs")];
+/// What the sessions that change roles and databases are called, so that they can be ended.
+const HANDS: &str = "compute_ctl:apply";
 
 /// A spec that passed all rules.
 #[derive(Debug, Clone)]
-pub(super) struct Prepared {
-    pub(super) spec: ComputeSpec,
-    pub(super) ignored_fields: Vec<String>,
-    pub(super) settings: Vec<Setting>,
+pub struct Prepared {
+    /// The spec.
+    pub spec: ComputeSpec,
+    /// What of it is not acted on.
+    pub ignored_fields: Vec<String>,
+    /// Its settings.
+    pub settings: Vec<Setting>,
     /// Make the replica a primary first, once it has replayed this much.
-    pub(super) promote: Option<Lsn>,
-}
-
-/// What the work needs.
-#[derive(Clone)]
-pub(super) struct Tools {
-    pub(super) postgres: Postgres,
-    pub(super) compute_id: ComputeId,
-    pub(super) metrics: Arc<ApplyMetrics>,
-    /// Tells how far a promotion is.
-    pub(super) promotion: watch::Sender<PromoteState>,
+    pub promote: Option<Lsn>,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(super) enum Order {
+pub enum Order {
     /// Have a server and make it follow the spec.
     Apply(Arc<Prepared>),
     /// Have a server, as it was configured last.
     Start,
+    /// Have another server than now, as it was configured last.
+    Restart,
     /// Have none.
     Stop,
 }
 
+/// An order, and what becomes of it if PostgreSQL does not start.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What is to be done.
+    pub order: Order,
+    /// Whether to go back.
+    pub on_failure: OnFailure,
+    /// The spec to go back to, where that is another one.
+    pub good: Option<Arc<Prepared>>,
+}
+
+/// How a work is told to end early.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// At once, wherever it is.
+    pub end: CancellationToken,
+    /// A newer spec waits: roles and databases may take no longer than `grace` from now.
+    pub newer: CancellationToken,
+    /// See `newer`.
+    pub grace: Duration,
+}
+
+impl Stop {
+    /// Nobody wants it to end.
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        Self { end: CancellationToken::new(), newer: CancellationToken::new(), grace }
+    }
+
+    /// Returns when a newer spec has waited long enough.
+    pub async fn overdue(&self) {
+        self.newer.cancelled().await;
+        tokio::time::sleep(self.grace).await;
+    }
+}
+
 /// What came of it, and the server, if there is one.
-pub(super) struct Done {
-    pub(super) server: Option<Server>,
-    pub(super) result: Result<Effect, Failure>,
+pub struct Done<S> {
+    /// The server.
+    pub server: Option<S>,
+    /// What came of it.
+    pub result: Result<Effect, Failure>,
 }
 
 /// The state of a server that does what was asked.
-#[derive(Debug, Default)]
-pub(super) struct Effect {
-    pub(super) pending_restart: Vec<String>,
-    pub(super) postgres: Option<PostgresInfo>,
+#[derive(Debug, Default, Clone)]
+pub struct Effect {
+    /// Settings that wait for a restart.
+    pub pending_restart: Vec<String>,
+    /// The server.
+    pub postgres: Option<PostgresInfo>,
     /// Where the log of a stopped server ends.
-    pub(super) lsn: Option<Lsn>,
+    pub lsn: Option<Lsn>,
 }
 
 /// Why it was not done.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The work was cancelled.
     Cancelled,
-    /// The spec is at fault: doing it again would fail again. `rolled_back`: the server runs with the configuration of
-    /// the last good one.
-    Spec { detail: ErrorDetail, effect: Effect, rolled_back: bool },
+    /// A newer spec had waited long enough.
+    Superseded,
+    /// The spec is at fault: doing it again would fail again. `rolled_back`: the server runs with what the last good one
+    /// says. The first failure is the reason; there is always one.
+    Spec {
+        /// What failed, in order.
+        failures: Vec<ErrorDetail>,
+        /// How the server is now.
+        effect: Effect,
+        /// Whether the last good spec is in effect.
+        rolled_back: bool,
+    },
     /// The machine or the server is at fault: it may work later.
     Place(ErrorDetail),
 }
@@ -88,8 +137,8 @@ impl Failure {
     }
 }
 
-pub(super) async fn run(tools: Tools, mut server: Option<Server>, order: Order, cancel: CancellationToken) -> Done {
-    let result = match order {
+pub(super) async fn run(tools: Tools, mut server: Option<Server>, task: Task, stop: Stop) -> Done<Server> {
+    let result = match task.order {
         Order::Stop => {
             if server.is_none() {
                 // One that an earlier agent left behind ends with the compute as well.
@@ -101,29 +150,27 @@ pub(super) async fn run(tools: Tools, mut server: Option<Server>, order: Order, 
             tools.postgres.end_orphans().await;
             Ok(Effect { lsn: tools.postgres.stopped_at().await, ..Effect::default() })
         }
-        Order::Apply(prepared) => {
+        Order::Apply(_) | Order::Start | Order::Restart => {
             let begun = Instant::now();
-            let result = until(&cancel, bring(&tools, &mut server, Some(&prepared))).await;
-            if prepared.promote.is_some() {
-                promote::tell_end(&tools, begun.elapsed(), &result);
-            }
+            let bringing = bring(&tools, &mut server, &task, &stop);
+            let result = tokio::select! {
+                biased;
+                () = stop.end.cancelled() => Err(Failure::Cancelled),
+                result = bringing => result,
+            };
+            promote::tell_end(&tools, &task.order, begun.elapsed(), &result);
             result
         }
-        Order::Start => until(&cancel, bring(&tools, &mut server, None)).await,
     };
     Done { server, result }
 }
 
-async fn until<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Failure::Cancelled),
-        result = work => result,
-    }
-}
-
-async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepared>) -> Result<Effect, Failure> {
+async fn bring(tools: &Tools, server: &mut Option<Server>, task: &Task, stop: &Stop) -> Result<Effect, Failure> {
     let postgres = &tools.postgres;
+    let wanted = match &task.order {
+        Order::Apply(prepared) => Some(prepared.as_ref()),
+        Order::Start | Order::Restart | Order::Stop => None,
+    };
     if let Some(prepared) = wanted {
         storage::fits(&postgres.options().data_dir, &prepared.spec, prepared.promote.is_some()).map_err(unfit)?;
     }
@@ -141,37 +188,24 @@ async fn bring(tools: &Tools, server: &mut Option<Server>, wanted: Option<&Prepa
         promote::carry_out(tools, server, lsn).await?;
     }
     if let Some(prepared) = wanted {
+        tools.pauses.at(PausePoint::AgentBeforeApply).await;
         write_conf(tools, prepared).map_err(|error| Failure::place("settings", &error))?;
     }
-    if server.is_none() {
-        start(postgres, server).await?;
-    } else if wanted.is_some() {
-        postgres.reload().await.map_err(|error| Failure::connect(&error))?;
-    }
+    have_server(tools, server, task, wanted).await?;
     let mut failures = Vec::new();
-    if let Some(prepared) = wanted
-        && !prepared.spec.skip_pg_catalog_updates
-        && prepared.spec.mode == ComputeMode::Primary
-    {
-        let outcome = apply_catalog(postgres, &prepared.spec, &tools.metrics).await;
-        failures = outcome.map_err(|error| Failure::connect(&error))?.failures;
+    if let Some(prepared) = wanted {
+        tools.pauses.at(PausePoint::AgentMidApply).await;
+        failures = roles_and_databases(tools, &prepared.spec, stop).await?;
     }
     let effect = observe(postgres, server.as_ref()).await?;
     if effect.pending_restart.is_empty() {
         // A value that waits for a restart has not proved yet that PostgreSQL starts with it.
         postgres.keep_conf().map_err(|error| Failure::place("settings", &error))?;
     }
-    let more = failures.len().saturating_sub(1);
-    match failures.into_iter().next() {
-        None => Ok(effect),
-        Some(first) => {
-            let mut detail = ErrorDetail::from(first);
-            if more > 0 {
-                detail.message = format!("{} (and {more} more objects failed)", detail.message);
-            }
-            Err(Failure::Spec { detail, effect, rolled_back: false })
-        }
+    if wanted.is_some() {
+        tools.pauses.at(PausePoint::AgentBeforeGood).await;
     }
+    if failures.is_empty() { Ok(effect) } else { Err(Failure::Spec { failures, effect, rolled_back: false }) }
 }
 
 /// The state of the place is at fault, and it may be changed without a word to the agent.
@@ -199,23 +233,101 @@ fn effective(settings: &[Setting]) -> Vec<(String, String)> {
     own.into_iter().chain(settings.iter().map(|s| (s.name.clone(), s.value.clone()))).collect()
 }
 
-/// Starts the server; where it does not start with a new configuration, with the last one that it ran with.
-pub(super) async fn start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), Failure> {
+/// Has the server run with the configuration in place: started, reloaded, or restarted where the spec allows it and a
+/// setting needs it. Before roles and databases, which may need the settings.
+async fn have_server(
+    tools: &Tools,
+    server: &mut Option<Server>,
+    task: &Task,
+    wanted: Option<&Prepared>,
+) -> Result<(), Failure> {
+    let postgres = &tools.postgres;
+    if server.is_none() {
+        return start(tools, server, task).await;
+    }
+    let mut restart = matches!(task.order, Order::Restart);
+    if let Some(prepared) = wanted {
+        postgres.reload().await.map_err(|error| Failure::connect(&error))?;
+        if prepared.spec.restart_policy == RestartPolicy::Now {
+            let waiting = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
+            restart = !waiting.is_empty();
+            if restart {
+                tracing::warn!("PostgreSQL is restarted for {} (restart_policy is now)", waiting.join(", "));
+            }
+        }
+    }
+    if restart && let Some(running) = server.take() {
+        running.stop().await;
+        return start(tools, server, task).await;
+    }
+    Ok(())
+}
+
+/// Changes roles and databases, unless a newer spec has waited too long: then the statement under way is cut at the
+/// server too, so that nothing of the old spec goes on beside the new one.
+async fn roles_and_databases(tools: &Tools, spec: &ComputeSpec, stop: &Stop) -> Result<Vec<ErrorDetail>, Failure> {
+    // What follows a primary has its roles and databases.
+    if spec.skip_pg_catalog_updates || spec.mode != ComputeMode::Primary {
+        return Ok(Vec::new());
+    }
+    let hands = tools.postgres.named(HANDS);
+    let outcome: Outcome = tokio::select! {
+        outcome = apply_catalog(&hands, spec, &tools.metrics) => {
+            outcome.map_err(|error| Failure::connect(&error))?
+        }
+        () = stop.overdue() => {
+            tools.postgres.end_sessions(HANDS).await.map_err(|error| Failure::connect(&error))?;
+            tracing::info!("the spec that was being applied is left for a newer one");
+            return Err(Failure::Superseded);
+        }
+    };
+    let mut failures: Vec<_> = outcome.failures.into_iter().map(ErrorDetail::from).collect();
+    let more = failures.len().saturating_sub(AgentStatus::FAILURES_SHOWN);
+    failures.truncate(AgentStatus::FAILURES_SHOWN);
+    if more > 0
+        && let Some(last) = failures.last_mut()
+    {
+        last.message.push_str(&format!(" (and {more} more objects failed)"));
+    }
+    Ok(failures)
+}
+
+/// Starts the server; where it does not start with a new configuration, goes back to what the last good spec says.
+async fn start(tools: &Tools, server: &mut Option<Server>, task: &Task) -> Result<(), Failure> {
+    let postgres = &tools.postgres;
     let failed = match try_start(postgres, server).await {
         Ok(()) => return Ok(()),
         Err(failed) => failed,
     };
+    let said =
+        |phase: &str, message: String| ErrorDetail { phase: phase.into(), object: None, sqlstate: None, message };
+    let refused = postgres.conf_in_place().map_err(|error| Failure::place("settings", &error))?;
+    if task.on_failure == OnFailure::Keep {
+        let is_new = !postgres.is_good_conf(&refused).map_err(|error| Failure::place("settings", &error))?;
+        let failures = vec![said("start", chain(&failed))];
+        let kept = Failure::Spec { failures, effect: Effect::default(), rolled_back: false };
+        return Err(if is_new { kept } else { Failure::place("start", &failed) });
+    }
     let restored = postgres.restore_conf().map_err(|error| Failure::place("settings", &error))?;
     if !restored {
         return Err(Failure::place("start", &failed));
     }
     tracing::warn!("{}: starting PostgreSQL with the last good configuration", chain(&failed));
-    try_start(postgres, server).await.map_err(|error| Failure::place("start", &error))?;
-    let detail = ErrorDetail { phase: "start".into(), object: None, sqlstate: None, message: chain(&failed) };
-    Err(Failure::Spec { detail, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
+    if let Err(again) = try_start(postgres, server).await {
+        // It does not start with either, so the new one is not to blame: it stays in place.
+        postgres.write_conf(&refused).map_err(|error| Failure::place("settings", &error))?;
+        return Err(Failure::place("start", &again));
+    }
+    let mut failures = vec![said("start", chain(&failed))];
+    if let Some(good) = &task.good {
+        // The refused spec may have changed roles and databases before the restart that showed what it is.
+        let quiet = Stop::new(Duration::ZERO);
+        failures.extend(roles_and_databases(tools, &good.spec, &quiet).await?);
+    }
+    Err(Failure::Spec { failures, effect: observe(postgres, server.as_ref()).await?, rolled_back: true })
 }
 
-async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
+pub(super) async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(), ServerError> {
     let started = server.insert(postgres.start().await?);
     let ready = postgres.wait_ready(started).await;
     if ready.is_err() {
@@ -225,7 +337,7 @@ async fn try_start(postgres: &Postgres, server: &mut Option<Server>) -> Result<(
 }
 
 pub(super) async fn observe(postgres: &Postgres, server: Option<&Server>) -> Result<Effect, Failure> {
-    let pending_restart = postgres.pending_restart().await.map_err(|error| Failure::connect(&error))?;
+    let pending_restart = postgres.waits_for_restart().await.map_err(|error| Failure::connect(&error))?;
     let postgres = server.map(|server| PostgresInfo {
         pid: server.pid(),
         version: postgres.options().programs.version.clone(),

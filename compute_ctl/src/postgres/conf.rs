@@ -69,14 +69,34 @@ impl Postgres {
         self.replace(&self.good_conf_path(), &text)
     }
 
+    /// The agent's configuration as it is.
+    ///
+    /// # Errors
+    /// The file and what the system said.
+    pub fn conf_in_place(&self) -> Result<String, ConfError> {
+        self.read(&self.conf_path())
+    }
+
+    /// Whether `text` is the remembered configuration, or the empty one where none was ever good.
+    ///
+    /// # Errors
+    /// The file and what the system said.
+    pub fn is_good_conf(&self, text: &str) -> Result<bool, ConfError> {
+        Ok(self.good_conf()? == text)
+    }
+
+    fn good_conf(&self) -> Result<String, ConfError> {
+        let kept = self.good_conf_path();
+        if kept.exists() { self.read(&kept) } else { Ok(render(&[])) }
+    }
+
     /// Goes back to the remembered configuration, or to an empty one where none was ever good. False where that is the
     /// one in place.
     ///
     /// # Errors
     /// The file and what the system said.
     pub fn restore_conf(&self) -> Result<bool, ConfError> {
-        let kept = self.good_conf_path();
-        let good = if kept.exists() { self.read(&kept)? } else { render(&[]) };
+        let good = self.good_conf()?;
         if good == self.read(&self.conf_path())? {
             return Ok(false);
         }

@@ -53,7 +53,7 @@ impl Postgres {
             .port(options.port)
             .user(options.superuser.as_str())
             .dbname(database)
-            .application_name("compute_ctl")
+            .application_name(self.session_name)
             .connect_timeout(Duration::from_secs(10))
             .options("-c statement_timeout=60s -c lock_timeout=10s -c search_path=pg_catalog -c default_transaction_read_only=off");
         let (client, connection) =
@@ -90,18 +90,5 @@ impl Postgres {
     pub async fn setting_contexts(&self) -> Result<BTreeMap<String, String>, LinkError> {
         let rows = self.connect().await?.query("SELECT name, context FROM pg_settings", &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    }
-
-    /// Settings whose value in the files takes effect only at a restart.
-    ///
-    /// # Errors
-    /// PostgreSQL cannot be asked.
-    pub async fn pending_restart(&self) -> Result<Vec<String>, LinkError> {
-        let rows = self
-            .connect()
-            .await?
-            .query("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name", &[])
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

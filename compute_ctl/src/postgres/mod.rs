@@ -10,6 +10,7 @@ mod link;
 mod log;
 mod metrics;
 mod orphans;
+mod pending;
 mod pidfile;
 mod programs;
 mod promote;
@@ -62,13 +63,16 @@ pub struct Postgres {
     options: Arc<Options>,
     tasks: TaskGroup,
     metrics: Arc<PostgresMetrics>,
+    /// What its sessions are called in `pg_stat_activity`.
+    session_name: &'static str,
 }
 
 impl Postgres {
     /// Connections made later run as tasks of `tasks`.
     #[must_use]
     pub fn new(options: Options, tasks: TaskGroup) -> Self {
-        Self { options: Arc::new(options), tasks, metrics: Arc::new(PostgresMetrics::new_zero()) }
+        let metrics = Arc::new(PostgresMetrics::new_zero());
+        Self { options: Arc::new(options), tasks, metrics, session_name: "compute_ctl" }
     }
 
     /// Which PostgreSQL, where, and for whom.

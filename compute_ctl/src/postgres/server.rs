@@ -237,7 +237,7 @@ impl Postgres {
     }
 
     /// Given on the command line, where no configuration file can override them.
-    fn fixed_settings(&self) -> [(&'static str, String); 3] {
+    pub(super) fn fixed_settings(&self) -> [(&'static str, String); 3] {
         let options = self.options();
         [
             ("port", options.port.to_string()),

@@ -67,6 +67,9 @@ pub struct Observed {
     /// Where it failed.
     #[serde(default)]
     pub error_detail: Option<ErrorDetail>,
+    /// Everything that failed, as far as the agent lists it; `error_detail` is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ErrorDetail>,
     /// The server, while it runs.
     #[serde(default)]
     pub postgres: Option<PostgresInfo>,
@@ -87,6 +90,7 @@ impl From<AgentStatus> for Observed {
             ignored_fields: status.ignored_fields,
             error: status.error,
             error_detail: status.error_detail,
+            failures: status.failures,
             postgres: status.postgres,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! empty ─► configuration_pending ─► configuration ─► running | failed
-//! empty ─► init ─► running | failed          running ─► init (PostgreSQL died and is started again)
+//! empty ─► init ─► running | failed          running ─► init (PostgreSQL died, or is restarted for a setting)
 //! running, failed ─► configuration_pending   running, failed ─► refresh_configuration_pending ─► refresh_configuration
 //! refresh_configuration ─► running | refresh_configuration_pending
 //! every state but terminated ─► termination_pending_{fast,immediate} ─► terminated
@@ -33,6 +33,8 @@ pub enum Event {
     StartFailed,
     /// PostgreSQL ended by itself.
     PostgresDied,
+    /// The agent begins to restart a PostgreSQL that serves, because settings wait for it.
+    RestartStarted,
     /// A pull of the spec was asked for.
     RefreshRequested,
     /// The pulled spec is here.
@@ -41,6 +43,26 @@ pub enum Event {
     TerminateRequested(TerminateMode),
     /// PostgreSQL is stopped for good.
     PostgresStopped,
+}
+
+impl Event {
+    /// Every event, for tables and tests.
+    pub const ALL: [Self; 14] = [
+        Self::SpecAccepted,
+        Self::ApplyStarted,
+        Self::ApplySucceeded,
+        Self::ApplyFailed,
+        Self::StartRequested,
+        Self::StartSucceeded,
+        Self::StartFailed,
+        Self::PostgresDied,
+        Self::RestartStarted,
+        Self::RefreshRequested,
+        Self::RefreshReceived,
+        Self::TerminateRequested(TerminateMode::Fast),
+        Self::TerminateRequested(TerminateMode::Immediate),
+        Self::PostgresStopped,
+    ];
 }
 
 /// The event cannot happen in that state.
@@ -87,6 +109,7 @@ pub fn transition(state: ComputeState, event: Event) -> Result<ComputeState, Ref
         Event::StartSucceeded => (state == S::Init).then_some(S::Running),
         Event::StartFailed => (state == S::Init).then_some(S::Failed),
         Event::PostgresDied => postgres_died(state),
+        Event::RestartStarted => (state == S::Running).then_some(S::Init),
         Event::RefreshRequested => matches!(state, S::Running | S::Failed | S::RefreshConfigurationPending)
             .then_some(S::RefreshConfigurationPending),
         Event::RefreshReceived => (state == S::RefreshConfigurationPending).then_some(S::RefreshConfiguration),
@@ -144,22 +167,6 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [E; 13] = [
-        E::SpecAccepted,
-        E::ApplyStarted,
-        E::ApplySucceeded,
-        E::ApplyFailed,
-        E::StartRequested,
-        E::StartSucceeded,
-        E::StartFailed,
-        E::PostgresDied,
-        E::RefreshRequested,
-        E::RefreshReceived,
-        E::TerminateRequested(TerminateMode::Fast),
-        E::TerminateRequested(TerminateMode::Immediate),
-        E::PostgresStopped,
-    ];
-
     /// Every edge there is, written out; what is not here must be refused.
     fn edges(state: S) -> Vec<(E, S)> {
         let end = vec![
@@ -188,6 +195,7 @@ mod tests {
             S::Running => vec![
                 (E::SpecAccepted, S::ConfigurationPending),
                 (E::PostgresDied, S::Init),
+                (E::RestartStarted, S::Init),
                 (E::RefreshRequested, S::RefreshConfigurationPending),
             ],
             S::RefreshConfigurationPending => vec![
@@ -227,7 +235,7 @@ mod tests {
     #[test]
     fn state_times_event() {
         for state in S::ALL {
-            for event in EVENTS {
+            for event in E::ALL {
                 let want = edges(state).into_iter().find(|(e, _)| *e == event).map(|(_, s)| s);
                 assert_eq!(transition(state, event).ok(), want, "{state:?} {event:?}");
             }
@@ -240,7 +248,7 @@ mod tests {
             let mut seen = BTreeSet::from([from]);
             let mut todo = vec![from];
             while let Some(state) = todo.pop() {
-                for event in EVENTS {
+                for event in E::ALL {
                     if let Ok(next) = transition(state, event)
                         && seen.insert(next)
                     {

@@ -112,6 +112,7 @@ mod tests {
             ignored_fields: vec![],
             error: None,
             error_detail: None,
+            failures: Vec::new(),
             postgres: None,
         }
     }
@@ -156,5 +157,34 @@ mod tests {
         assert_eq!(backoff(3, base, cap, 1.0), Duration::from_millis(800));
         assert_eq!(backoff(3, base, cap, 0.0), Duration::from_millis(400));
         assert_eq!(backoff(u32::MAX, base, cap, 1.0), cap);
+    }
+
+    /// The controller asks for three things: a spec, a refresh and an end. Whatever it asks for by its plan, an agent in that
+    /// state takes, and from there it can run or end.
+    #[test]
+    fn the_controller_asks_for_nothing_that_the_agent_cannot_do() {
+        use crate::lifecycle::{Event, transition};
+        use pgfleet_api::agent::TerminateMode;
+        for state in ComputeState::ALL {
+            let pushes = plan(&intent(2, 'b'), Some(&seen(state, 1, 1, 'a'))) == Plan::Push;
+            assert_eq!(pushes, transition(state, Event::SpecAccepted).is_ok(), "{state:?}");
+            for mode in [TerminateMode::Fast, TerminateMode::Immediate] {
+                let ends = transition(state, Event::TerminateRequested(mode));
+                assert_eq!(ends.is_ok(), state != ComputeState::Terminated, "{state:?}");
+                let ended = ends.and_then(|ending| transition(ending, Event::PostgresStopped));
+                assert!(state == ComputeState::Terminated || ended == Ok(ComputeState::Terminated), "{state:?}");
+            }
+        }
+        for state in [ComputeState::Running, ComputeState::Failed, ComputeState::RefreshConfigurationPending] {
+            assert!(transition(state, Event::RefreshRequested).is_ok(), "{state:?}");
+        }
+        // Where a spec was taken, a way leads on to running, without an end in between.
+        for state in ComputeState::ALL {
+            let Ok(mut state) = transition(state, Event::SpecAccepted) else { continue };
+            for event in [Event::StartSucceeded, Event::RefreshReceived, Event::SpecAccepted, Event::ApplyStarted] {
+                state = transition(state, event).unwrap_or(state);
+            }
+            assert_eq!(transition(state, Event::ApplySucceeded), Ok(ComputeState::Running), "{state:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A door for tests: stop at a named point, say so, wait for SIGUSR1. Refused without `--dev`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{ExitCode, USAGE};
 
-/// The environment variable that arms points, separated by commas.
+/// The environment variable that arms points, separated by commas; `point@2` is the second time that it is reached.
 pub const VARIABLE: &str = "PGFLEET_PAUSE_AT";
 
 /// A place in a program where a test may want it to stand still.
@@ -30,11 +30,17 @@ pub enum PausePoint {
     AgentBeforeFsync,
     /// The agent's ledger is durable and nothing is done yet.
     AgentAfterRename,
+    /// The agent is about to write the settings of an accepted spec.
+    AgentBeforeApply,
+    /// The settings of a spec are in effect, its roles and databases are not.
+    AgentMidApply,
+    /// A spec is in effect and the ledger does not say so yet.
+    AgentBeforeGood,
 }
 
 impl PausePoint {
     /// Every point.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::AfterStepDown,
         Self::AfterClaim,
         Self::InWriteTx,
@@ -43,6 +49,9 @@ impl PausePoint {
         Self::BeforePush,
         Self::AgentBeforeFsync,
         Self::AgentAfterRename,
+        Self::AgentBeforeApply,
+        Self::AgentMidApply,
+        Self::AgentBeforeGood,
     ];
 
     /// The name used in the variable and on the line.
@@ -57,6 +66,9 @@ impl PausePoint {
             Self::BeforePush => "before_push",
             Self::AgentBeforeFsync => "agent_before_fsync",
             Self::AgentAfterRename => "agent_after_rename",
+            Self::AgentBeforeApply => "agent_before_apply",
+            Self::AgentMidApply => "agent_mid_apply",
+            Self::AgentBeforeGood => "agent_before_good",
         }
     }
 }
@@ -92,7 +104,8 @@ impl ExitCode for PauseError {
 /// The armed points of this process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Pauses {
-    armed: Arc<Mutex<HashSet<PausePoint>>>,
+    /// How often a point is still to be reached.
+    armed: Arc<Mutex<HashMap<PausePoint, u32>>>,
 }
 
 impl Pauses {
@@ -121,13 +134,13 @@ impl Pauses {
         if !dev {
             return Err(PauseError::NeedsDev);
         }
-        let armed = list.split(',').map(|name| name.trim().parse()).collect::<Result<HashSet<_>, _>>()?;
+        let armed = list.split(',').map(|name| counted(name.trim())).collect::<Result<HashMap<_, _>, _>>()?;
         Ok(Self { armed: Arc::new(Mutex::new(armed)) })
     }
 
-    /// Stands still here if the point is armed and reached for the first time; other tasks go on.
+    /// Stands still here, once, if the point is armed and this is the time that is meant; other tasks go on.
     pub async fn at(&self, point: PausePoint) {
-        if !self.armed.lock().unwrap_or_else(PoisonError::into_inner).remove(&point) {
+        if !self.is_due(point) {
             return;
         }
         // The handler stands before the line is out: a test signals as soon as it reads the line.
@@ -136,6 +149,24 @@ impl Pauses {
         usr1.recv().await;
         eprintln!("pgfleet: goes on from {} pid {}", point.as_str(), std::process::id());
     }
+
+    fn is_due(&self, point: PausePoint) -> bool {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = armed.get_mut(&point) else { return false };
+        *left -= 1;
+        let due = *left == 0;
+        if due {
+            armed.remove(&point);
+        }
+        due
+    }
+}
+
+/// A point and the time that is meant.
+fn counted(text: &str) -> Result<(PausePoint, u32), PauseError> {
+    let (name, times) = text.split_once('@').unwrap_or((text, "1"));
+    let times = times.parse().ok().filter(|times| *times > 0);
+    Ok((name.parse()?, times.ok_or_else(|| PauseError::UnknownPoint(text.to_owned()))?))
 }
 
 #[cfg(test)]
@@ -154,13 +185,15 @@ mod tests {
     #[test]
     fn production_refuses_it() {
         assert_eq!(Pauses::parse("before_push", false).unwrap_err(), PauseError::NeedsDev);
+        assert!(Pauses::parse("before_push@0", true).is_err() && Pauses::parse("before_push@x", true).is_err());
         assert_eq!(Pauses::parse("nowhere", true).unwrap_err(), PauseError::UnknownPoint("nowhere".into()));
     }
 
     #[tokio::test]
     async fn pauses_once_until_the_signal() {
-        let pauses = Pauses::parse("before_push, after_claim", true).unwrap();
+        let pauses = Pauses::parse("before_push@2, after_claim", true).unwrap();
         pauses.at(PausePoint::BeforeLoad).await;
+        pauses.at(PausePoint::BeforePush).await;
         let at = pauses.at(PausePoint::BeforePush);
         tokio::pin!(at);
         assert!(tokio::time::timeout(Duration::from_millis(100), &mut at).await.is_err());

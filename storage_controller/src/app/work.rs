@@ -112,7 +112,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         tasks: from.tasks.clone(),
         panics: from.panics.clone(),
     });
-    let term = mandate.term.term();
+    let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
@@ -131,7 +131,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
-    from.office.open(Leading { term, writer: writing_for, snapshot: shown, waker, committed, quarantine });
+    from.office.open(Leading { term, proof, writer: writing_for, snapshot: shown, waker, committed, quarantine });
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
         office: from.office.clone(),

@@ -1,9 +1,9 @@
 //! Who may do what. Runs before everything else on every route but the open ones.
 
-use axum::extract::{Request, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pgfleet_api::auth::Scope;
+use pgfleet_api::auth::{Claims, Scope};
 use pgfleet_api::headers;
 use pgfleet_runtime::auth::forbidden;
 use pgfleet_runtime::http::ApiError;
@@ -39,6 +39,31 @@ pub(super) async fn require(State((door, scopes)): State<(Door, Scopes)>, reques
     }
 }
 
+/// Lets a request in for a compute's own agent, and for those who may change computes.
+pub(super) async fn require_own_compute(
+    State(door): State<Door>,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if let Some(verifier) = &door.verifier {
+        let named = params.iter().find(|(name, _)| *name == "compute_id").map(|(_, id)| id);
+        if !is_own(&verifier.verify(request.headers())?, named) {
+            return Err(forbidden("scope compute of this compute, admin or infra"));
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_own(claims: &Claims, named: Option<&str>) -> bool {
+    match claims.scope {
+        Some(Scope::Admin | Scope::Infra) => true,
+        // The reference's tokens of a compute have no scope.
+        Some(Scope::Compute) | None => claims.compute_id.as_ref().is_some_and(|own| Some(own.as_str()) == named),
+        Some(Scope::ControllerPeer | Scope::Viewer | Scope::AgentAdmin) => false,
+    }
+}
+
 fn admit(door: &Door, scopes: Scopes, mut request: Request) -> Result<Request, ApiError> {
     let actor = match &door.verifier {
         None => "dev".to_owned(),
@@ -52,4 +77,30 @@ fn admit(door: &Door, scopes: Scopes, mut request: Request) -> Result<Request, A
     let reason = request.headers().get(headers::REASON).and_then(|text| text.to_str().ok()).map(str::to_owned);
     request.extensions_mut().insert(Asker { actor, reason });
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_pulls_for_its_own_compute_only() {
+        let rows = [
+            (Some(Scope::Admin), None, true),
+            (Some(Scope::Infra), None, true),
+            (Some(Scope::Compute), Some("orders"), true),
+            (Some(Scope::Compute), Some("other"), false),
+            (Some(Scope::Compute), None, false),
+            (None, Some("orders"), true),
+            (None, None, false),
+            (Some(Scope::Viewer), Some("orders"), false),
+            (Some(Scope::ControllerPeer), None, false),
+            (Some(Scope::AgentAdmin), Some("orders"), false),
+        ];
+        for (scope, own, allowed) in rows {
+            let compute_id = own.map(|id| id.parse().unwrap());
+            let claims = Claims { scope, exp: 0, aud: Vec::new(), compute_id, sub: None };
+            assert_eq!(is_own(&claims, Some("orders")), allowed, "{claims:?}");
+        }
+    }
 }

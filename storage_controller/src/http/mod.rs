@@ -17,6 +17,7 @@ mod hold;
 mod metrics;
 mod openapi;
 mod pieces;
+mod pull;
 mod wait;
 mod watch;
 mod way;
@@ -70,7 +71,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 19] = [
+pub const ROUTES: [&str; 20] = [
     "/live",
     "/ready",
     "/leader",
@@ -90,6 +91,7 @@ pub const ROUTES: [&str; 19] = [
     "/control/v1/compute/apply",
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
+    "/compute/api/v2/computes/{compute_id}/spec",
 ];
 
 /// The whole router with its layers.
@@ -111,6 +113,7 @@ fn routes(door: &Door) -> OpenApiRouter<Door> {
         .merge(any_role().layer(needs(auth::READERS)))
         .merge(reads().layer(gate()).layer(needs(auth::READERS)))
         .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
+        .merge(of_agents().layer(gate()).layer(from_fn_with_state(door.clone(), auth::require_own_compute)))
 }
 
 /// Answered in every role, without a token.
@@ -159,6 +162,11 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::unquarantine))
 }
 
+/// For the agent of the compute that the path names. Executed by the leader; change nothing.
+fn of_agents() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(pull::spec))
+}
+
 /// With `--dev` only.
 fn dev_doors(door: &Door) -> Router<Door> {
     let readers = from_fn_with_state((door.clone(), auth::READERS), auth::require);
@@ -173,7 +181,13 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_counted() {
-        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open()
+            .merge(peers())
+            .merge(operators())
+            .merge(any_role())
+            .merge(reads())
+            .merge(writes())
+            .merge(of_agents());
         let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
         let counted: BTreeSet<_> =
             ROUTES.iter().filter(|route| **route != "/openapi.json").map(|route| (*route).to_owned()).collect();
@@ -182,7 +196,13 @@ mod tests {
 
     #[test]
     fn every_described_error_has_our_body() {
-        let all = open().merge(peers()).merge(operators()).merge(any_role()).merge(reads()).merge(writes());
+        let all = open()
+            .merge(peers())
+            .merge(operators())
+            .merge(any_role())
+            .merge(reads())
+            .merge(writes())
+            .merge(of_agents());
         let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {

@@ -95,6 +95,7 @@ mod tests {
                 ignored_fields: Vec::new(),
                 error: Some(r#"a "quoted" } brace, "#.to_owned()),
                 error_detail: None,
+                failures: Vec::new(),
                 postgres: None,
             };
             (format!("c{n:06}").parse().unwrap(), Arc::new(observed))

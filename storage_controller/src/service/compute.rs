@@ -173,7 +173,7 @@ impl Desk {
         Ok(view(&leading, &entry))
     }
 
-    fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
+    pub(super) fn entry(&self, leading: &Leading, id: &ComputeId) -> Result<Arc<Entry>, ServiceError> {
         leading.snapshot.get(id).ok_or_else(|| ServiceError::UnknownCompute(id.clone()))
     }
 

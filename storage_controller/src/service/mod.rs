@@ -9,14 +9,15 @@ mod compute;
 mod controller;
 mod error;
 mod metrics;
+mod pull;
 mod rules;
 mod watching;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use pgfleet_api::Term;
-use pgfleet_persistence::{Database, Writer};
+use pgfleet_persistence::{Database, LeaderTerm, Writer};
 use tokio::sync::watch;
 
 pub use compute::WAIT_S;
@@ -34,6 +35,8 @@ use crate::reconcile::{Quarantine, Waker};
 pub struct Leading {
     /// The term it belongs to.
     pub term: Term,
+    /// The proof of leadership, for as long as it lasts: the leader value alone keeps it.
+    pub proof: Weak<LeaderTerm>,
     /// The one writer.
     pub writer: Writer,
     /// Intent and observation.

@@ -38,6 +38,12 @@ impl<'f> AgentOptions<'f> {
         self
     }
 
+    /// With a token for the control plane.
+    pub fn token(mut self, token: &str) -> Self {
+        self.command.env("NEON_CONTROL_PLANE_TOKEN", token);
+        self
+    }
+
     /// On the ports of an agent that has ended: its next life.
     pub fn after(mut self, earlier: &Agent) -> Self {
         self.postgres_port = earlier.postgres_port;

@@ -170,6 +170,9 @@ fn observe(
     Planned { answer, write }
 }
 
+/// How many failed objects a journal entry names.
+const JOURNALLED_FAILURES: usize = 20;
+
 /// What the journal keeps of a report; nothing if only counters moved.
 fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
     let same = seen.is_some_and(|old| {
@@ -178,6 +181,7 @@ fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
             && old.applied_generation == now.applied_generation
             && old.rejected_generation == now.rejected_generation
             && old.error == now.error
+            && old.failures == now.failures
     });
     if same {
         return None;
@@ -191,6 +195,8 @@ fn transition(seen: Option<&Observed>, now: &Observed) -> Option<Value> {
         "rejected_generation": now.rejected_generation,
         "error": now.error,
         "error_detail": now.error_detail,
+        "failures": now.failures.iter().take(JOURNALLED_FAILURES).collect::<Vec<_>>(),
+        "failures_total": now.failures.len(),
     }))
 }
 

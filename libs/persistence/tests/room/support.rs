@@ -205,6 +205,7 @@ pub fn observed(boot_id: BootId, status_seq: u64, state: ComputeState) -> Observ
         ignored_fields: Vec::new(),
         error: None,
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgfleet_api::agent::ComputeState;
+use pgfleet_api::agent::{ComputeState, ErrorDetail};
 use pgfleet_api::{BootId, Generation};
 use pgfleet_persistence::{
     Action, Asker, Caught, Change, Committed, JournalKind, NewSpec, News, Tail, WriteError, Writer, WriterHooks,
@@ -233,7 +233,14 @@ async fn reports_are_written_on_news_only_and_transitions_are_journalled() {
     assert!(leader.writer.submit(report("a", &counted)).await.unwrap().changed);
     let running = observed(boot, 7, ComputeState::Running);
     leader.writer.submit(report("a", &running)).await.unwrap();
-    let reborn = observed(BootId::generate(), 1, ComputeState::Running);
+    let mut reborn = observed(BootId::generate(), 1, ComputeState::Running);
+    let failure = |n: u32| ErrorDetail {
+        phase: "roles".to_owned(),
+        object: Some(format!("r{n}")),
+        sqlstate: Some("42939".to_owned()),
+        message: "reserved".to_owned(),
+    };
+    reborn.failures = (0..25).map(failure).collect();
     leader.writer.submit(report("a", &reborn)).await.unwrap();
     let action = Action {
         compute_id: Some(id("a")),
@@ -256,6 +263,9 @@ async fn reports_are_written_on_news_only_and_transitions_are_journalled() {
             (JournalKind::Transition, json!(null), json!("init")),
         ]
     );
+    let named = &journal[1].detail["failures"];
+    assert_eq!((named.as_array().map(Vec::len), &journal[1].detail["failures_total"]), (Some(20), &json!(25)));
+    assert_eq!(named[19], json!({"phase": "roles", "object": "r19", "sqlstate": "42939", "message": "reserved"}));
     assert_eq!(journal[0].change_seq, told.change_seq);
     assert_eq!((journal[0].actor.as_str(), journal[0].reason.as_deref()), ("ops@example.org", Some("ticket 7")));
     assert_eq!(journal[0].term, leader.term.term());

@@ -38,6 +38,7 @@ fn seen(boot: u128, status_seq: u64, state: ComputeState, applied: i64) -> Obser
         ignored_fields: vec![],
         error: None,
         error_detail: None,
+        failures: Vec::new(),
         postgres: None,
     }
 }
