@@ -42,14 +42,14 @@ pub struct View {
     pub own: Vec<Line>,
     /// Lines that win over it: after the include line, and those of `ALTER SYSTEM`.
     pub after: Vec<Line>,
-    /// Client sessions.
+    /// Client sessions; the agent's own are none, under whatever name.
     pub connections: u32,
 }
 
 const ROWS: &str = "SELECT name, context, unit, source, reset_val, boot_val, pending_restart FROM pg_settings";
 const LINES: &str = "SELECT sourcefile, name, setting FROM pg_file_settings WHERE name IS NOT NULL ORDER BY seqno";
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
-                        AND application_name <> $1";
+                        AND NOT starts_with(application_name, $1)";
 /// Where `ALTER SYSTEM` writes; read last of all.
 const AUTO_FILE: &str = "postgresql.auto.conf";
 
