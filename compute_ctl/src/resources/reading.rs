@@ -138,7 +138,8 @@ fn pressure(path: &Path) -> Option<Pressure> {
     let value = |line: &str, key: &str| {
         let line = text.lines().find_map(|found| found.strip_prefix(line))?;
         let percent = line.split_whitespace().find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))?;
-        percent.parse::<f64>().ok().map(|percent| percent / 100.0)
+        // Percent with two digits: rounded, so that no 0.9498000000000001 comes out.
+        percent.parse::<f64>().ok().map(|percent| (percent * 100.0).round() / 10_000.0)
     };
     Some(Pressure {
         some_avg10: value("some ", "avg10")?,

@@ -141,6 +141,12 @@ impl Peer {
         }
     }
 
+    /// Waits until the other end has closed, whatever it says before.
+    async fn left(&mut self) {
+        let closed = async { while self.hear().await.is_some() {} };
+        assert!(timeout(PATIENCE, closed).await.is_ok(), "it is not closed");
+    }
+
     async fn ask(&mut self, words: Value) -> Value {
         self.say(words.to_string()).await;
         self.hear().await.unwrap()
@@ -203,13 +209,13 @@ async fn a_conversation_with_an_autoscaler() {
 
     // A new one ends the old one.
     let mut second = Peer::greeted(&compute).await;
-    while peer.hear().await.is_some() {}
+    peer.left().await;
     assert_eq!(second.ask(message("HealthCheck", json!({}), 2)).await["type"], "HealthCheck");
 
     // The agent's end is not held up by it.
     compute.signal_agent("TERM");
     assert_eq!(compute.agent_ended().await.code(), Some(0));
-    while second.hear().await.is_some() {}
+    second.left().await;
 }
 
 #[tokio::test]
