@@ -29,6 +29,7 @@ async fn every_scenario_is_measured() {
         "/floors/fdatasync_ms",
         "/floors/initdb_pg_ctl_ms",
         "/floors/psql_script_ms",
+        "/floors/small_script_ms",
         "/floors/http_ms",
     ] {
         assert!(json.pointer(path).is_some_and(|value| !value.is_null()), "{path} is not in {json:#}");

@@ -63,7 +63,9 @@ async fn measure(fleet: &Fleet, plan: &Plan, scenario: Scenario, report: &mut Re
             figures.start_ratio = started.ratio;
             figures.start = Some(started);
         }
-        Scenario::Small => figures.small_spec_sql_ms = small::measure(fleet, plan.smalls).await,
+        Scenario::Small => {
+            (figures.small_spec_sql_ms, floors.small_script_ms) = small::measure(fleet, plan.smalls).await;
+        }
         Scenario::Noop => {
             let noop = noop::measure(fleet, plan.noops).await;
             figures.noop_ms = noop.ms;

@@ -69,6 +69,8 @@ pub struct Floors {
     pub initdb_pg_ctl_ms: Option<f64>,
     /// The large spec as a psql script.
     pub psql_script_ms: Option<f64>,
+    /// The small spec as a psql script.
+    pub small_script_ms: Option<f64>,
     /// One HTTP exchange with the agent on a connection that is kept: `GET /status`.
     pub http_ms: Option<f64>,
 }

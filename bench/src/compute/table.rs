@@ -23,10 +23,11 @@ pub fn markdown(report: &Report) -> String {
     let _ = writeln!(
         text,
         "Floors of the same run: fdatasync {}, initdb with one sync and pg_ctl -w start {}, the large spec as a psql \
-         script {}, one HTTP exchange with the agent {}.\n",
+         script {}, the small one {}, one HTTP exchange with the agent {}.\n",
         floor(report.floors.fdatasync_ms),
         floor(report.floors.initdb_pg_ctl_ms),
         floor(report.floors.psql_script_ms),
+        floor(report.floors.small_script_ms),
         floor(report.floors.http_ms)
     );
     text.push_str("| | figure | target | |\n|---|---|---|---|\n");

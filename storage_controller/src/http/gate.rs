@@ -90,7 +90,7 @@ impl Errand {
             Err(_) => Some(room(&door, door.gate.announced_bytes(&parts)).await?),
         };
         let request = Request::from_parts(parts.clone(), body);
-        let body = read_body(request, &door).await.map_err(IntoResponse::into_response)?;
+        let body = read_body(request).await.map_err(IntoResponse::into_response)?;
         Ok(Self { wait: Wait::of(&parts), door, parts, body, next, charge })
     }
 

@@ -1,10 +1,12 @@
 //! JSON bodies: read whatever the content type says, and refused with position or path. What is too large, too slow or too
 //! deep is refused as well, before it costs anything.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
 use pgfleet_api::ErrorCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -19,8 +21,8 @@ pub struct JsonBody<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        read_body(request, state).await.and_then(|bytes| parse_json(&bytes).map(Self))
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        read_body(request).await.and_then(|bytes| parse_json(&bytes).map(Self))
     }
 }
 
@@ -28,33 +30,69 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit(pub(super) usize);
 
+/// The limit of a route outside [`super::finish`].
+const DEFAULT_LIMIT: usize = 2 * 1024 * 1024;
 /// A body must be complete after this time: who sends it byte by byte holds memory and a place.
 const READ_LIMIT: Duration = Duration::from_secs(30);
+/// What of a refused body is still taken and dropped. A client that is in the middle of sending reads the answer only then:
+/// a connection that is closed with bytes unread is reset, and the answer is lost with it.
+const DROPPED_BYTES: usize = 64 * 1024 * 1024;
+const DROPPED_FOR: Duration = Duration::from_secs(2);
+/// A client that sends nothing for this long waits for the answer.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// Reads the whole body, up to the limit that [`super::finish`] sets.
 ///
 /// # Errors
-/// 413 `payload_too_large`, at once where the head says how long the body is; 408 `timeout` if it does not come in time; 400
-/// `invalid_request` if the client stops in the middle.
-pub async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    read_within(READ_LIMIT, request, state).await
+/// 413 `payload_too_large`, without waiting for the body where the head says how long it is; 408 `timeout` if it does not
+/// come in time; 400 `invalid_request` if the client stops in the middle.
+pub async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+    read_within(READ_LIMIT, request).await
 }
 
-async fn read_within<S: Send + Sync>(time: Duration, request: Request, state: &S) -> Result<Bytes, ApiError> {
-    let limit = request.extensions().get::<BodyLimit>().map(|limit| limit.0);
-    if let (Some(limit), Some(length)) = (limit, length(request.headers()))
-        && length > limit
-    {
+async fn read_within(time: Duration, request: Request) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(time, collect(request)).await.unwrap_or_else(|_| {
+        let msg = format!("the body was not complete after {} s", time.as_secs());
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout, msg).not_executed())
+    })
+}
+
+async fn collect(request: Request) -> Result<Bytes, ApiError> {
+    let limit = request.extensions().get::<BodyLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
+    let too_long = length(request.headers()).is_some_and(|length| length > limit);
+    // Asking for the body would tell such a client to send it.
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let mut frames = request.into_body().into_data_stream();
+    if too_long {
+        if !asks_first {
+            drop_rest(&mut frames).await;
+        }
         return Err(too_large());
     }
-    let Ok(read) = tokio::time::timeout(time, Bytes::from_request(request, state)).await else {
-        let msg = format!("the body was not complete after {} s", time.as_secs());
-        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout, msg).not_executed());
-    };
-    read.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read"),
-    })
+    let mut whole = BytesMut::new();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| {
+            ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read")
+        })?;
+        if whole.len() + frame.len() > limit {
+            drop(whole);
+            drop_rest(&mut frames).await;
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&frame);
+    }
+    Ok(whole.freeze())
+}
+
+async fn drop_rest(frames: &mut BodyDataStream) {
+    let begun = Instant::now();
+    let mut dropped = 0;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, frames.next()).await {
+        dropped += frame.len();
+        if dropped > DROPPED_BYTES || begun.elapsed() > DROPPED_FOR {
+            return;
+        }
+    }
 }
 
 /// What the head says; a head without it has a body in chunks, which is counted as it comes.
@@ -135,7 +173,7 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let stream = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
         let request = Request::new(axum::body::Body::from_stream(stream));
-        let error = read_within(Duration::from_millis(20), request, &()).await.unwrap_err();
+        let error = read_within(Duration::from_millis(20), request).await.unwrap_err();
         assert_eq!((error.status, error.body.code), (StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout));
     }
 
@@ -145,7 +183,7 @@ mod tests {
         let mut request = Request::new(axum::body::Body::from_stream(stream));
         request.headers_mut().insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("65"));
         request.extensions_mut().insert(BodyLimit(64));
-        assert_eq!(read_body(request, &()).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(read_body(request).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[test]
