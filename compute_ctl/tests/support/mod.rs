@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
 
 use std::fs::Permissions;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -47,11 +46,6 @@ impl Drop for Scratch {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// One compute, whose agent can be started again and again.
 pub struct Compute {
     pub dir: Scratch,
@@ -73,7 +67,7 @@ impl Compute {
     }
 
     pub fn prepare(program: PathBuf) -> Self {
-        let (dir, pgport) = (Scratch::new(), free_port());
+        let (dir, pgport) = (Scratch::new(), pgfleet_harness::fleet::free_port());
         Self {
             dir,
             pgport,
