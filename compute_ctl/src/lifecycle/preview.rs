@@ -10,7 +10,7 @@ use std::fmt;
 use pgfleet_api::Fence;
 use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::plan::{PlanResponse, PlanVerdict, PlannedSetting, SettingClass};
-use pgfleet_api::spec::RestartPolicy;
+use pgfleet_api::spec::{ComputeMode, RestartPolicy};
 use pgfleet_domain::fence::{self, LedgerRecord, Verdict};
 use pgfleet_domain::lifecycle::{Event, transition};
 use pgfleet_domain::spec;
@@ -18,10 +18,10 @@ use pgfleet_runtime::exit::chain;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use super::admission::prepare;
 use super::body::Tools;
-use super::handle::Refusal;
-use super::work::{Prepared, effective};
+use super::handle::{Configure, Origin, Refusal};
+use super::promote::prepare_for;
+use super::work::{Prepared, in_file};
 use crate::apply::{collect, compare, first, preview, read_conf, refuse_all, shown};
 use crate::postgres::{CheckError, Line, LinkError};
 
@@ -90,7 +90,8 @@ impl Preview {
             }
             Err(refusal) => return Ok(refused(response, refusal)),
         }
-        match prepare(&self.tools, document, server_runs).await {
+        let configure = Configure { spec: document.clone(), fence: None, origin: Origin::Push };
+        match prepare_for(&self.tools, &configure, server_runs).await {
             Ok(prepared) => self.compare(response, &prepared).await,
             Err(refusal @ Refusal::Content { .. }) => {
                 response.settings = self.invalid(document, server_runs).await;
@@ -120,13 +121,15 @@ impl Preview {
 
     async fn compare(&self, mut response: PlanResponse, prepared: &Prepared) -> Result<Planned, Refusal> {
         let postgres = &self.tools.postgres;
-        let wanted = effective(&prepared.settings, prepared.storage.as_deref());
+        let wanted = in_file(&self.tools, prepared);
         match postgres.view().await {
             Ok(view) => {
                 response.running = true;
                 response.connections = view.connections;
                 response.settings = compare(postgres, &view, &wanted).await.map_err(|error| unable(&error))?;
-                response.changes = preview(postgres, &prepared.spec).await.map_err(|error| unable(&error))?;
+                if prepared.spec.mode == ComputeMode::Primary {
+                    response.changes = preview(postgres, &prepared.spec).await.map_err(|error| unable(&error))?;
+                }
             }
             Err(LinkError::Connect { .. }) => self.without_a_server(&mut response, prepared, &wanted)?,
             Err(error @ (LinkError::Query(_) | LinkError::Reload(_) | LinkError::Silent(_))) => {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use pgfleet_api::errands::StartTimings;
 
+use crate::storage;
+
 /// The steps of one life of the agent. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Timings(Arc<Inner>);
@@ -49,12 +51,16 @@ impl Timings {
         }
     }
 
-    /// The data directory was copied from elsewhere.
-    pub fn copied(&self, took: Duration, bytes: u64) {
+    /// The data directory was built from page servers.
+    pub fn built(&self, parts: storage::Timings) {
         let mut steps = self.steps();
-        if steps.shown.basebackup_ms == 0 {
-            once(&mut steps.shown.basebackup_ms, took);
-            steps.shown.basebackup_bytes = bytes;
+        let shown = &mut steps.shown;
+        if shown.basebackup_bytes == 0 {
+            shown.pageserver_connect_micros = parts.pageserver_connect_micros;
+            shown.basebackup_ms = parts.basebackup_ms;
+            shown.basebackup_bytes = parts.basebackup_bytes;
+            shown.sync_sk_check_ms = parts.sync_sk_check_ms;
+            shown.sync_safekeepers_ms = parts.sync_safekeepers_ms;
         }
     }
 
@@ -94,7 +100,7 @@ mod tests {
         timings.spec_taken();
         timings.postgres_started(Duration::from_micros(10));
         timings.postgres_started(Duration::from_secs(9));
-        timings.copied(Duration::from_millis(5), 77);
+        timings.built(storage::Timings { basebackup_ms: 5, basebackup_bytes: 77, ..storage::Timings::default() });
         timings.running();
         let shown = timings.shown();
         assert_eq!((shown.start_postgres_ms, shown.basebackup_ms, shown.basebackup_bytes), (1, 5, 77));

@@ -239,16 +239,28 @@ fn have_conf(tools: &Tools, runs: bool, wanted: Option<&Prepared>) -> Result<Con
     let Some(prepared) = wanted else {
         return Ok(Conf { text: postgres.conf_in_place()?, to_be_read: false });
     };
-    let mut settings = effective(&prepared.settings, prepared.storage.as_deref());
-    match storage::Primary::of(&prepared.spec) {
-        Ok(primary) if prepared.storage.is_none() && prepared.spec.mode == ComputeMode::Replica => {
-            settings.extend(storage::follow(postgres, &primary, &tools.compute_id)?);
-        }
-        Ok(_) | Err(_) => storage::forget(postgres),
+    match followed(prepared) {
+        Some(primary) => storage::keep_password(postgres, &primary)?,
+        None => storage::forget(postgres),
     }
-    let text = render(&settings);
+    let text = render(&in_file(tools, prepared));
     let to_be_read = if runs || !tools.starts_afresh() { postgres.write_conf(&text)? } else { false };
     Ok(Conf { text, to_be_read })
+}
+
+/// The primary that a replica on stock PostgreSQL follows.
+fn followed(prepared: &Prepared) -> Option<storage::Primary> {
+    let follows = prepared.storage.is_none() && prepared.spec.mode == ComputeMode::Replica;
+    follows.then(|| storage::Primary::of(&prepared.spec).ok()).flatten()
+}
+
+/// All settings of the agent's file, with what a replica needs to follow its primary.
+pub(super) fn in_file(tools: &Tools, prepared: &Prepared) -> Vec<(String, String)> {
+    let mut settings = effective(&prepared.settings, prepared.storage.as_deref());
+    if let Some(primary) = followed(prepared) {
+        settings.extend(storage::follow(&tools.postgres, &primary, &tools.compute_id));
+    }
+    settings
 }
 
 /// The agent's configuration file for these settings.
@@ -258,7 +270,7 @@ pub(super) fn conf_text(settings: &[Setting], storage: Option<&Source>) -> Strin
 
 /// The agent's own defaults, the lines of the spec, what storage asks for, the settings of the spec: the last of a name
 /// wins.
-pub(super) fn effective(settings: &[Setting], storage: Option<&Source>) -> Vec<(String, String)> {
+fn effective(settings: &[Setting], storage: Option<&Source>) -> Vec<(String, String)> {
     let own = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
     let (settings, lines): (Vec<_>, Vec<_>) =
         settings.iter().partition(|setting| setting.path.starts_with("cluster.settings"));
@@ -283,6 +295,9 @@ async fn have_server(
         let begun = Instant::now();
         start(tools, server, (task, stop), &conf.text).await?;
         tools.timings.postgres_started(begun.elapsed());
+        if tools.starts_afresh() {
+            tools.timings.built(tools.pages.timings());
+        }
         return Ok(());
     }
     let mut restart = matches!(task.order, Order::Restart);

@@ -24,7 +24,7 @@ pub use pageserver::{
     Timings, UnpackError, WireError, keep_lease, replaceable, settings,
 };
 use place::Workplace;
-pub use replica::{Primary, follow, forget, is_standby};
+pub use replica::{Primary, follow, forget, is_standby, keep_password};
 
 use crate::postgres::{ConfError, Postgres};
 

@@ -108,21 +108,14 @@ pub fn is_standby(data_dir: &Path) -> bool {
     data_dir.join(SIGNAL_FILE).exists()
 }
 
-/// What PostgreSQL needs to follow the primary, and the password where it finds it.
-///
-/// # Errors
-/// The password cannot be written down.
-pub fn follow(
-    postgres: &Postgres,
-    primary: &Primary,
-    compute_id: &ComputeId,
-) -> Result<Vec<(String, String)>, ConfError> {
-    let file = keep_password(postgres, primary)?;
-    let conninfo = primary.conninfo(&file, &compute_id.to_string());
+/// What PostgreSQL needs to follow the primary. The password is not in it: [`keep_password`] puts it where it is found.
+#[must_use]
+pub fn follow(postgres: &Postgres, primary: &Primary, compute_id: &ComputeId) -> Vec<(String, String)> {
+    let conninfo = primary.conninfo(&password_file(postgres), &compute_id.to_string());
     let slot = primary.slot.clone().unwrap_or_default();
     // On, so that a replica that runs can be asked.
     let settings = [("hot_standby", "on".to_owned()), ("primary_conninfo", conninfo), ("primary_slot_name", slot)];
-    Ok(settings.map(|(name, value)| (name.to_owned(), value)).into())
+    settings.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Forgets the password of a primary that is followed no more.
@@ -135,17 +128,22 @@ fn password_file(postgres: &Postgres) -> PathBuf {
     postgres.options().state_dir.join(PASSWORD_FILE)
 }
 
-fn keep_password(postgres: &Postgres, primary: &Primary) -> Result<PathBuf, ConfError> {
-    let path = password_file(postgres);
+/// Writes the primary's password where PostgreSQL finds it, closed to others.
+///
+/// # Errors
+/// It cannot be written.
+pub fn keep_password(postgres: &Postgres, primary: &Primary) -> Result<(), ConfError> {
     match &primary.password {
         // For any host and user: the file is named for this one connection.
         Some(Secret(password)) => {
             let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
-            postgres.replace(&path, &format!("*:*:*:*:{escaped}\n"))?;
+            postgres.replace(&password_file(postgres), &format!("*:*:*:*:{escaped}\n"))
         }
-        None => forget(postgres),
+        None => {
+            forget(postgres);
+            Ok(())
+        }
     }
-    Ok(path)
 }
 
 /// Copies the primary into `fresh` and makes the copy one that follows.
@@ -155,8 +153,8 @@ pub(super) async fn make(
     primary: &Primary,
     compute_id: &ComputeId,
 ) -> Result<(), StorageError> {
-    let file = keep_password(postgres, primary).map_err(StorageError::Password)?;
-    let conninfo = primary.conninfo(&file, &compute_id.to_string());
+    keep_password(postgres, primary).map_err(StorageError::Password)?;
+    let conninfo = primary.conninfo(&password_file(postgres), &compute_id.to_string());
     let mut slot = Vec::new();
     if let Some(name) = &primary.slot {
         run(postgres, "pg_receivewal", &conninfo, &["--create-slot", "--if-not-exists", "--slot", name]).await?;

@@ -74,6 +74,12 @@ async fn a_replica_is_made_follows_and_is_promoted() {
         assert!(!text.contains("ica pw"), "{text}");
     }
 
+    // A plan knows what a replica needs, and what does not go with it.
+    let (code, plan) = second.post("/plan", replica_spec(&first, PASSWORD).to_string()).await;
+    assert_eq!((code, &plan["verdict"]), (200, &json!("no_op")), "{plan}");
+    let (code, plan) = second.post("/plan", primary_spec().to_string()).await;
+    assert_eq!((code, &plan["refusal"]["path"]), (200, &json!("mode")), "{plan}");
+
     // A mode that does not go with the directory is refused, and nothing is wiped.
     let (code, error) = second.configure(&primary_spec(), Some(fence(3))).await;
     assert_eq!((code, &error["path"]), (422, &json!("spec.mode")), "{error}");

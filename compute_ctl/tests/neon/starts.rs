@@ -27,6 +27,11 @@ async fn every_start_is_a_fresh_start() {
     let shown = "SELECT current_setting('neon.timeline_id') || current_setting('neon.compute_mode')";
     assert_eq!(compute.ask("alice", "pw1", "orders", shown).await.unwrap(), format!("{TIMELINE}primary"));
 
+    let (_, timings) = compute.get("/metrics.json").await;
+    for name in ["pageserver_connect_micros", "basebackup_ms", "basebackup_bytes", "start_postgres_ms"] {
+        assert!(timings[name].as_u64() > Some(0), "{name}: {timings}");
+    }
+
     // A new spec for the running server builds nothing.
     add(&compute, "new").await;
     let mut changed = world.spec();
