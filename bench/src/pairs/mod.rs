@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Parser;
-use pgfleet_api::plan::{PlanResponse, PlanVerdict, SettingClass};
+use pgfleet_api::plan::{PlanResponse, PlanVerdict, PlannedChange, SettingClass};
 use pgfleet_harness::agent::Agent;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::process::PATIENCE;
@@ -165,7 +165,9 @@ async fn judge(agent: &Agent, second: &Value, figures: &mut Figures) -> Result<V
     if Seen::by(&url).await? != before {
         wrong.push("the plan changed something".to_owned());
     }
+    let log = agent.process.log().len();
     let (code, answer) = post(agent, "/configure", second).await;
+    let told = agent.process.log().split_off(log);
     let now = Seen::by(&url).await?;
     let waiting = agent.status().await.map(|status| status.pending_restart).unwrap_or_default();
     let done = Done { before, waiting_before, now, waiting };
@@ -193,13 +195,8 @@ async fn judge(agent: &Agent, second: &Value, figures: &mut Figures) -> Result<V
         *figures.settings_by_class.entry(setting.class.as_str()).or_default() += 1;
     }
     wrong.extend(done.settings_against(&plan));
-    let changed = done.now.changed_since(&done.before);
-    figures.objects += changed.len();
-    let said: BTreeSet<_> = plan.changes.iter().map(|change| (change.phase.clone(), change.object.clone())).collect();
-    let changed: BTreeSet<_> = changed.into_iter().collect();
-    if said != changed {
-        wrong.push(format!("objects: said {said:?}, happened {changed:?}"));
-    }
+    figures.objects += plan.changes.len();
+    wrong.extend(done.objects_against(&plan, &told));
     Ok(wrong)
 }
 
@@ -232,6 +229,29 @@ impl Done {
         } else {
             SettingClass::NoOp
         }
+    }
+
+    /// Objects in two ways: by what the agent says that it has done, word for word, and by what PostgreSQL has.
+    fn objects_against(&self, plan: &PlanResponse, told: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for PlannedChange { phase, object, words } in &plan.changes {
+            if !told.contains(&format!("{phase} {object:?}: {words:?} is done")) {
+                wrong.push(format!("{phase} {object:?}: said {words:?}, not done"));
+            }
+        }
+        let count = told.lines().filter(|line| line.contains("\" is done")).count();
+        if count != plan.changes.len() {
+            wrong.push(format!("objects: said {}, done {count}", plan.changes.len()));
+        }
+        let said: BTreeSet<_> = plan.changes.iter().map(|change| change.object.as_str()).collect();
+        let changed = self.now.changed_since(&self.before);
+        wrong.extend(
+            changed
+                .into_iter()
+                .filter(|(_, object)| !said.contains(object.as_str()))
+                .map(|(kind, object)| format!("{kind} {object:?} was changed, which was not said")),
+        );
+        wrong
     }
 
     fn settings_against(&self, plan: &PlanResponse) -> Vec<String> {

@@ -177,7 +177,7 @@ async fn as_it_runs(
 ) -> Result<bool, CheckError> {
     let runs_with_default = row.source != "configuration file";
     // What the server makes of a default by itself is none of the program's answers.
-    let Some(text) = text else { return Ok(runs_with_default) };
+    let Some(text) = text else { return Ok(runs_with_default || row.value == row.default) };
     let asked = ask(postgres, name, Some(text)).await?;
     let chosen = (name == "wal_buffers" && asked == "-1").then(|| wal_buffers(buffers)).flatten();
     let runs = row.value.as_deref();

@@ -14,7 +14,8 @@ const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type =
      AND pid <> pg_backend_pid() \
      AND NOT (client_addr IS NULL AND usename = current_user AND application_name LIKE 'compute\\_ctl%')";
 
-const SETTINGS: &str = "SELECT name, setting FROM pg_settings WHERE pending_restart ORDER BY name";
+/// `reset_val` is written as the program's `-C` writes a value; `setting` is written for people, like a mode in octal.
+const SETTINGS: &str = "SELECT name, coalesce(reset_val, '') FROM pg_settings WHERE pending_restart ORDER BY name";
 
 impl Postgres {
     /// Sessions under another name than `compute_ctl`, but for the kept one, which is shared.
@@ -42,7 +43,7 @@ impl Postgres {
         Ok(waiting)
     }
 
-    /// The value that a start would give, as `pg_settings.setting` has it.
+    /// The value that a start would give, as `pg_settings.reset_val` has it.
     async fn would_be(&self, name: &str) -> Option<String> {
         let mut command = self.command(&self.options.programs.postgres);
         command.arg("-D").arg(&self.options.data_dir);

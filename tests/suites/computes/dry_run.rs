@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::auth::Scope;
 use pgfleet_api::bulk::{ApplyLine, ApplyOutcome};
 use pgfleet_api::plan::{DryVerdict, SettingClass};
@@ -92,7 +93,9 @@ async fn a_dry_run_does_nothing_and_says_what_would_be_done() {
     );
 
     assert_eq!(changes(&fleet).await, before, "a dry run wrote something");
-    assert_eq!(agent.status().await, status, "a dry run did something at the agent");
+    // Readings move by themselves and are no part of what the number counts.
+    let seq = |status: Option<AgentStatus>| status.map(|status| (status.status_seq, status.postgres));
+    assert_eq!(seq(agent.status().await), seq(status), "a dry run did something at the agent");
     assert_eq!(client.get(&agent.id).await.unwrap().generation, Generation(1));
     the_command_line(&fleet, &a, &client).await;
 }

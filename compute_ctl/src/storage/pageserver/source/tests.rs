@@ -1,3 +1,5 @@
+//! Which specs name page-server storage, what of it is read, and what is refused.
+
 use serde_json::{Value, json};
 
 use super::*;
