@@ -26,6 +26,7 @@ mod metrics;
 pub mod pairs;
 mod plan;
 mod report;
+pub mod results;
 mod scenarios;
 mod seed;
 mod stats;

@@ -91,6 +91,8 @@ const REFUSED: [(&str, &str); 12] = [
 
 const ROLES: [&str; 8] =
     ["alice", "bob \"x\"", "$x$ carol", "d\u{e4}\u{1f600}", "100%s", "tab\there", "PASSWORD", "back\\slash 'q'"];
+/// Roles that own nothing, so that they can be dropped.
+const GUESTS: [&str; 2] = ["guest", "in\"tern %"];
 const DATABASES: [&str; 4] = ["orders", "it's \"d\"", "$1 %s", "line\nbreak"];
 const VERIFIERS: [&str; 3] = [
     "SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$pzBAVl7hCY10alzuuUQO8AQlQkbwXBn+U7FBUKkx/80=:9JPns5hb7cAFjvET+ITWgjXUJ/1UOOghMYzE1uVl20A=",
@@ -117,6 +119,11 @@ pub(super) fn spec(dice: &mut Dice) -> Value {
     for name in DATABASES {
         if !owners.is_empty() && dice.once_in(4) {
             databases.push(json!({"name": name, "owner": dice.pick(&owners)}));
+        }
+    }
+    for name in GUESTS {
+        if dice.once_in(3) {
+            roles.push(role(dice, name));
         }
     }
     let conf = dice.once_in(6).then_some("# by hand\nwork_mem = '6MB' # small\njit off\n");
@@ -148,6 +155,9 @@ pub(super) fn after(dice: &mut Dice, first: &Value) -> Value {
             None => roles.push(changed),
         }
     }
+    if dice.once_in(3) {
+        next["delta_operations"] = Value::Array(deltas(dice, &mut next));
+    }
     if dice.once_in(6) {
         let (name, text) = dice.pick(&REFUSED);
         let mut settings = list(&mut next);
@@ -155,6 +165,31 @@ pub(super) fn after(dice: &mut Dice, first: &Value) -> Value {
         next["cluster"]["settings"] = Value::Array(settings);
     }
     next
+}
+
+/// Renames and deletions, also of what is not there; what they take away is not listed any more.
+fn deltas(dice: &mut Dice, next: &mut Value) -> Vec<Value> {
+    let mut unlist = |list: &str, name: &str| {
+        if let Some(items) = next["cluster"][list].as_array_mut() {
+            items.retain(|item| item["name"] != name);
+        }
+    };
+    let mut deltas = Vec::new();
+    let guest = dice.pick(&GUESTS);
+    unlist("roles", guest);
+    deltas.push(if dice.once_in(2) {
+        json!({"action": "delete_role", "name": guest})
+    } else {
+        json!({"action": "rename_role", "name": guest, "new_name": format!("{guest} {}", dice.next())})
+    });
+    let database = dice.pick(&DATABASES);
+    unlist("databases", database);
+    deltas.push(if dice.once_in(2) {
+        json!({"action": "delete_db", "name": database})
+    } else {
+        json!({"action": "rename_db", "name": database, "new_name": format!("{database} {}", dice.next())})
+    });
+    deltas
 }
 
 fn setting(name: &str, text: &str) -> Value {
