@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use pgfleet_api::plan::{PlannedSetting, SettingClass};
 
-use crate::postgres::{CheckError, Line, Postgres, Row, View};
+use crate::postgres::{CheckError, Line, Postgres, Row, View, chosen_wal_buffers};
 
 /// Values that are credentials are not shown.
 const SECRET: [&str; 2] = ["primary_conninfo", "ssl_passphrase_command"];
@@ -176,20 +176,17 @@ async fn as_it_runs(
     buffers: Option<u64>,
 ) -> Result<bool, CheckError> {
     let runs_with_default = row.source != "configuration file";
-    // What the server makes of a default by itself is none of the program's answers.
-    let Some(text) = text else { return Ok(runs_with_default || row.value == row.default) };
-    let asked = ask(postgres, name, Some(text)).await?;
-    let chosen = (name == "wal_buffers" && asked == "-1").then(|| wal_buffers(buffers)).flatten();
+    let asked = match text {
+        // What the server makes of a default by itself is none of the program's answers.
+        None if runs_with_default => return Ok(true),
+        None => row.default.clone().unwrap_or_default(),
+        Some(text) => ask(postgres, name, Some(text)).await?,
+    };
+    let chosen = (name == "wal_buffers" && asked == "-1").then(|| buffers.map(chosen_wal_buffers)).flatten();
     let runs = row.value.as_deref();
     Ok(runs == Some(asked.as_str())
         || (runs_with_default && row.default.as_deref() == Some(asked.as_str()))
         || (chosen.is_some() && runs == chosen.as_deref()))
-}
-
-/// What PostgreSQL chooses for `wal_buffers = -1`: a 32nd of the shared buffers, from 8 blocks to one segment of the usual
-/// size.
-fn wal_buffers(shared_buffers: Option<u64>) -> Option<String> {
-    shared_buffers.map(|blocks| (blocks / 32).clamp(8, 2048).to_string())
 }
 
 /// What the program reads; a text that it refuses stands for itself, because the server runs with something else anyway.

@@ -42,6 +42,7 @@ pub use errands::Errands;
 pub use link::LinkError;
 pub use log::LogFollower;
 pub use metrics::PostgresMetrics;
+pub use pending::chosen_wal_buffers;
 pub use programs::{CheckError, Programs, ProgramsError};
 pub use promote::PromoteError;
 pub use read_only::{InstalledExtension, ReadOnly};

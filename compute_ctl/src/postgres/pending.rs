@@ -36,7 +36,14 @@ impl Postgres {
         let mut waiting = Vec::new();
         for row in rows {
             let (name, now): (String, String) = (row.get(0), row.get(1));
-            if self.would_be(&name).await.is_none_or(|then| !is_same(&now, &then)) {
+            let then = match self.would_be(&name).await {
+                Some(then) if name == "wal_buffers" && then == "-1" => {
+                    let buffers = self.would_be("shared_buffers").await.and_then(|blocks| blocks.parse().ok());
+                    buffers.map(chosen_wal_buffers)
+                }
+                then => then,
+            };
+            if then.is_none_or(|then| !is_same(&now, &then)) {
                 waiting.push(name);
             }
         }
@@ -85,6 +92,13 @@ impl Postgres {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// What PostgreSQL chooses for `wal_buffers = -1`, in blocks: a 32nd of the shared buffers, from 8 blocks to one segment of
+/// the usual size.
+#[must_use]
+pub fn chosen_wal_buffers(shared_buffers: u64) -> String {
+    (shared_buffers / 32).clamp(8, 2048).to_string()
 }
 
 /// Lists may be written with other white space.
