@@ -15,7 +15,8 @@ const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type =
      AND NOT (client_addr IS NULL AND usename = current_user AND application_name LIKE 'compute\\_ctl%')";
 
 /// `reset_val` is written as the program's `-C` writes a value; `setting` is written for people, like a mode in octal.
-const SETTINGS: &str = "SELECT name, coalesce(reset_val, '') FROM pg_settings WHERE pending_restart ORDER BY name";
+const SETTINGS: &str = "SELECT name, coalesce(reset_val, ''), (SELECT reset_val FROM pg_settings WHERE name = 'shared_buffers') \
+     FROM pg_settings WHERE pending_restart ORDER BY name";
 
 impl Postgres {
     /// Sessions under another name than `compute_ctl`, but for the kept one, which is shared.
@@ -35,12 +36,10 @@ impl Postgres {
         let rows = self.session().await?.query(SETTINGS, &[]).await?;
         let mut waiting = Vec::new();
         for row in rows {
-            let (name, now): (String, String) = (row.get(0), row.get(1));
+            let (name, now, buffers): (String, String, String) = (row.get(0), row.get(1), row.get(2));
             let then = match self.would_be(&name).await {
-                Some(then) if name == "wal_buffers" && then == "-1" => {
-                    let buffers = self.would_be("shared_buffers").await.and_then(|blocks| blocks.parse().ok());
-                    buffers.map(chosen_wal_buffers)
-                }
+                // Of other shared buffers it would choose otherwise, but then those wait and this does not.
+                Some(then) if name == "wal_buffers" && then == "-1" => buffers.parse().ok().map(chosen_wal_buffers),
                 then => then,
             };
             if then.is_none_or(|then| !is_same(&now, &then)) {
