@@ -68,7 +68,7 @@ async fn a_plan_says_what_would_be_done_and_does_nothing() {
     let told = plan(&compute, &first).await;
     assert_eq!((&told["verdict"], &told["changes"]), (&json!("no_op"), &json!([])), "{told}");
 
-    let (before, begun, seen) = (disk(&compute), compute.postgres_log().len(), compute.status().await);
+    let (before, begun, seen) = (disk(&compute), compute.postgres_log().len(), compute.published().await);
     let roles = json!([{"name": "alice", "encrypted_password": null,
         "options": [{"name": "CONNECTION LIMIT", "value": "5", "vartype": "integer"}]}]);
     let other = json!([setting("work_mem", "7MB"), setting("max_connections", "77")]);
@@ -108,7 +108,7 @@ async fn a_plan_says_what_would_be_done_and_does_nothing() {
         told["settings"].as_array().unwrap().iter().find(|s| s["name"] == "max_connections").unwrap()["msg"].clone();
     assert!(msg.as_str().unwrap().contains("1 .. 262143"), "{msg}");
     assert_eq!(disk(&compute), before, "a plan wrote something");
-    assert_eq!(compute.status().await, seen);
+    assert_eq!(compute.published().await, seen);
     let written = logged(&compute, begun, &["SIGHUP", "CREATE", "ALTER", "DROP", "BEGIN", "SET "]);
     assert_eq!(written, Vec::<String>::new());
     let (code, error) = compute.configure(&bad, None).await;
@@ -241,6 +241,11 @@ async fn a_spec_that_changes_nothing_costs_no_session_and_no_write() {
         let (code, status) = compute.configure(&wanted, None).await;
         assert_eq!(code, 200, "{status}");
     }
+    // The monitor has its session by then, and the count of extensions is over.
+    let watched = async || compute.status().await["activity"].is_object();
+    compute.wait_for("watched", watched).await;
+    let counted = async || compute.get("/metrics").await.1.to_string().contains("compute_installed_extensions{");
+    compute.wait_for("counted", counted).await;
     let (before, begun) = (disk(&compute), compute.postgres_log().len());
     // The program that judges settings is not asked: its directory cannot be made again.
     let check = compute.pgdata().with_extension("pgfleet").join("check");

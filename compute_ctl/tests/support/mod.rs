@@ -190,6 +190,16 @@ impl Compute {
         }
     }
 
+    /// The status without the readings that are added when it is asked for: what `status_seq` counts.
+    pub async fn published(&self) -> Value {
+        let mut status = self.status().await;
+        if let Some(fields) = status.as_object_mut() {
+            fields.retain(|name, _| !["activity", "downtime", "resources"].contains(&name.as_str()));
+            fields.insert("last_active".to_owned(), Value::Null);
+        }
+        status
+    }
+
     /// Waits until the status is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + Duration::from_secs(30);
