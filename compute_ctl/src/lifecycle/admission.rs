@@ -11,7 +11,7 @@ use super::body::{Body, Tools};
 use super::handle::{Configure, Origin, Refusal};
 use super::promote::is_another_try;
 use super::work::{Prepared, conf_text};
-use crate::apply::{classify_all, collect};
+use crate::apply::{Setting, SettingError, classify_all, collect};
 use crate::ledger::{Entry, Kept, Ledger, LedgerError};
 use crate::postgres::CheckError;
 use crate::storage::Source;
@@ -135,20 +135,25 @@ fn accepted(
 /// Applies every rule that can refuse a spec before anything is written.
 pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) -> Result<Arc<Prepared>, Refusal> {
     let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
-    let content = |error: crate::apply::SettingError| Refusal::Content { path: error.path, msg: error.msg };
     let storage = Source::of(&parsed.spec).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
     let storage = storage.map(Arc::new);
     let settings = collect(&parsed.spec, tools.postgres.options().port).map_err(content)?;
     let text = conf_text(&settings, storage.as_deref());
-    if tools.postgres.is_checked(&text) {
-        let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
-        return Ok(Arc::new(Prepared { spec, ignored_fields, settings, promote: None, storage }));
+    if !tools.postgres.is_checked(&text) {
+        judge_settings(tools, &settings, text, server_runs).await?;
     }
+    let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
+    Ok(Arc::new(Prepared { spec, ignored_fields, settings, promote: None, storage }))
+}
+
+/// What only PostgreSQL knows of settings: the running server by their classes, the server program by their values. `text`
+/// is remembered when both had nothing against them.
+async fn judge_settings(tools: &Tools, settings: &[Setting], text: String, server_runs: bool) -> Result<(), Refusal> {
     let mut classified = false;
     if server_runs {
         match tools.postgres.setting_contexts().await {
             Ok(contexts) => {
-                classify_all(&settings, &contexts).map_err(content)?;
+                classify_all(settings, &contexts).map_err(content)?;
                 classified = true;
             }
             // The server program itself judges below; a server in trouble is the work's business.
@@ -167,6 +172,9 @@ pub(super) async fn prepare(tools: &Tools, document: &Value, server_runs: bool) 
     if classified {
         tools.postgres.note_checked(text);
     }
-    let (spec, ignored_fields) = (parsed.spec, parsed.ignored_fields);
-    Ok(Arc::new(Prepared { spec, ignored_fields, settings, promote: None, storage }))
+    Ok(())
+}
+
+fn content(error: SettingError) -> Refusal {
+    Refusal::Content { path: error.path, msg: error.msg }
 }

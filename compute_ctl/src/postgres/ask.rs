@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgfleet_runtime::Kind;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, NoTls};
 
 use super::Postgres;
 
@@ -111,16 +111,8 @@ impl Postgres {
         purpose: &'static str,
         manner: Manner,
     ) -> Result<Client, AskError> {
-        let options = self.options();
-        let mut config = Config::new();
-        config
-            .host_path(&options.socket_dir)
-            .port(options.port)
-            .user(options.superuser.as_str())
-            .dbname(database)
-            .application_name(purpose)
-            .connect_timeout(CONNECT_LIMIT)
-            .options(manner.options());
+        let mut config = self.way_in(database, purpose, CONNECT_LIMIT);
+        config.options(manner.options());
         // The limit of the client library ends with the socket; the greeting after it may hang as well.
         let connected = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
         let (client, connection) =

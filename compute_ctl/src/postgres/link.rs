@@ -79,17 +79,22 @@ impl Postgres {
     }
 
     async fn link_as(&self, name: &str, database: &str, settings: &str) -> Result<(Client, Link), LinkError> {
-        let options = self.options();
+        let mut config = self.way_in(database, name, Duration::from_secs(10));
+        config.options(format!("{LIMITS} {settings}"));
+        config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: self.options.port, source })
+    }
+
+    /// How every session of the agent comes in: as the superuser, over the unix socket, under a name of its own.
+    pub(super) fn way_in(&self, database: &str, name: &str, connect_limit: Duration) -> Config {
         let mut config = Config::new();
         config
-            .host_path(&options.socket_dir)
-            .port(options.port)
-            .user(options.superuser.as_str())
+            .host_path(&self.options.socket_dir)
+            .port(self.options.port)
+            .user(self.options.superuser.as_str())
             .dbname(database)
             .application_name(name)
-            .connect_timeout(Duration::from_secs(10))
-            .options(format!("{LIMITS} {settings}"));
-        config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })
+            .connect_timeout(connect_limit);
+        config
     }
 
     /// Makes the server read its configuration and waits until it has.

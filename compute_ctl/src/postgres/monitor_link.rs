@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgfleet_runtime::Kind;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, NoTls};
 
 use super::{LinkError, Postgres};
 
@@ -20,15 +20,8 @@ impl Postgres {
     /// PostgreSQL does not take the connection.
     pub async fn connect_monitor(&self) -> Result<Client, LinkError> {
         let options = self.options();
-        let mut config = Config::new();
-        config
-            .host_path(&options.socket_dir)
-            .port(options.port)
-            .user(options.superuser.as_str())
-            .dbname(&options.database)
-            .application_name("compute_ctl:compute_monitor")
-            .connect_timeout(Duration::from_secs(5))
-            .options(OPTIONS);
+        let mut config = self.way_in(&options.database, "compute_ctl:compute_monitor", Duration::from_secs(5));
+        config.options(OPTIONS);
         let (client, connection) =
             config.connect(NoTls).await.map_err(|source| LinkError::Connect { port: options.port, source })?;
         self.tasks.spawn("monitor_connection", Kind::Worker, connection);
