@@ -1,0 +1,3 @@
+//! Chaos: real processes and a real PostgreSQL under seeded faults, and the history of what they did.
+
+pub mod faults;
