@@ -18,6 +18,7 @@ use pgfleet_domain::leadership::{
 use pgfleet_persistence::{Database, Ended, LeaderTerm, LeaseSession};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::Pauses;
+use pgfleet_runtime::queue::refuse_rest;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -191,6 +192,7 @@ impl Room {
             };
             self.settle();
             if let Some(ending) = ending {
+                refuse_rest(self.requests).await;
                 return ending;
             }
         }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use pgfleet_api::ComputeId;
 use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail};
 use pgfleet_runtime::exit::chain;
+use pgfleet_runtime::queue::refuse_rest;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -113,25 +114,31 @@ impl Follower {
     /// # Errors
     /// Never; the type is what a task has. What the database refuses is logged and tried again.
     pub async fn run(mut self, token: CancellationToken) -> Result<(), std::convert::Infallible> {
+        self.follow(&token).await;
+        refuse_rest(self.requests).await;
+        Ok(())
+    }
+
+    async fn follow(&mut self, token: &CancellationToken) {
         loop {
             let lent = matches!(self.hold, Hold::Lent { .. });
             tokio::select! {
                 biased;
-                () = token.cancelled() => return Ok(()),
+                () = token.cancelled() => return,
                 back = came_back(&mut self.hold) => self.regain(back),
                 request = self.requests.recv() => match request {
                     Some(request) => tokio::select! {
-                        () = token.cancelled() => return Ok(()),
+                        () = token.cancelled() => return,
                         () = self.serve(request) => {}
                     },
                     None => {
                         token.cancelled().await;
-                        return Ok(());
+                        return;
                     }
                 },
                 notice = heard(&mut self.notices) => self.nudged(notice),
                 () = tokio::time::sleep_until(self.due), if !lent => tokio::select! {
-                    () = token.cancelled() => return Ok(()),
+                    () = token.cancelled() => return,
                     () = self.advance() => {}
                 },
                 () = tokio::time::sleep(PACE), if self.tidy.is_some() && !lent => self.tidy_up(),
