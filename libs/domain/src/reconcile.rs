@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_the_database_lacks_settles_nothing() {
         use ComputeState as S;
-        for lost in [seen(S::Running, 7, 7, 'x'), seen(S::Running, 6, 6, 'x'), seen(S::Failed, 7, 5, 'x')] {
+        for lost in [seen(S::Running, 7, 7, 'c'), seen(S::Running, 6, 6, 'c'), seen(S::Failed, 7, 5, 'c')] {
             assert_eq!(settled(&intent(6, 'b'), Generation(6), &lost), None, "{lost:?}");
         }
         let own = seen(S::Running, 6, 6, 'b');
