@@ -129,7 +129,8 @@ pub enum ComputeVerb {
         #[arg(required = true)]
         ids: Vec<ComputeId>,
     },
-    /// Have a compute worked on again that was left alone because work on it panicked too often.
+    /// Have a compute worked on again that is quarantined: work on it panicked too often, or its agent says what is beyond
+    /// belief.
     Unquarantine {
         id: ComputeId,
         /// Why; it goes into the journal. Printable ASCII.

@@ -118,7 +118,7 @@ pub struct ComputeView {
     pub observed: Option<Observed>,
     /// Why the last push or probe failed; null after a good one.
     pub last_error: Option<String>,
-    /// Set while the compute is left alone because work on it panicked too often.
+    /// Set while the compute is left alone: work on it panicked too often, or its agent says what is beyond belief.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
     /// How far the leader may go with it by itself.
@@ -130,7 +130,8 @@ pub struct ComputeView {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Why and how long a compute is left alone: a defect of the controller met it again and again.
+/// Why and how long a compute is left alone: a defect of the controller met it again and again, or its agent has a term or a
+/// generation that is no lost commit; what an operator changes about such a compute ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineView {
     /// Since when.
@@ -139,7 +140,7 @@ pub struct QuarantineView {
     pub next_try_at: DateTime<Utc>,
     /// Tries made so far.
     pub tries: u32,
-    /// What the last panic said.
+    /// What the last panic said, or what its agent says.
     pub reason: String,
 }
 

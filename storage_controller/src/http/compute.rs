@@ -127,7 +127,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End the quarantine of a compute whose work panicked too often. Idempotent.
+/// End the quarantine of a compute. Idempotent.
 #[utoipa::path(post, path = "/control/v1/compute/{compute_id}/unquarantine", tag = "computes",
     params(("compute_id" = ComputeId, Path), ("x-reason" = Option<String>, Header)), responses(
     (status = 200, body = ComputeView), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
