@@ -81,10 +81,16 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub live: bool,
     /// With FILE: it must have faults, and load that went on after them.
-    #[arg(long, requires = "file")]
+    #[arg(long, conflicts_with = "live")]
     pub expect_faults: bool,
     /// With FILE: how many seconds the search for a linearization may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        conflicts_with = "live",
+        value_parser = clap::value_parser!(u64).range(1..=86400)
+    )]
     pub search_limit: u64,
 }
 

@@ -100,7 +100,8 @@ fn a_recording_is_verified() {
 #[test]
 fn what_is_no_recording_is_64() {
     let scratch = Scratch::new("no-recording").unwrap();
-    let file = scratch.0.join("run.ndjson");
+    let elsewhere = Scratch::new("recordings").unwrap();
+    let file = elsewhere.0.join("run.ndjson");
     std::fs::write(&file, "{\"at_us\":0,\"event\":\"ended\"}\nnonsense\n").unwrap();
     let path = file.display().to_string();
     fails(&pgfleet(&scratch.0, &["verify", &path]).unwrap(), 64, "line 2 is not an entry of a history");
