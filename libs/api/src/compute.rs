@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
+use crate::bulk::WatchEvent;
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
 use crate::policy::Policy;
 
@@ -180,6 +181,26 @@ pub struct ListQuery {
     pub limit: Option<u32>,
     /// Begin after this id.
     pub cursor: Option<ComputeId>,
+}
+
+/// Query of `GET /control/v1/compute/{id}/history`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// Page size, 1 to 1000; default 100.
+    pub limit: Option<u32>,
+    /// Only changes before this one.
+    pub cursor: Option<i64>,
+}
+
+/// One page of `GET /control/v1/compute/{id}/history`: what the journal has of a compute, the newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryPage {
+    /// The lines of this page.
+    pub lines: Vec<WatchEvent>,
+    /// Pass it as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<i64>,
 }
 
 /// Query of `GET /control/v1/compute/{id}/wait`.
