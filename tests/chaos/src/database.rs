@@ -20,8 +20,8 @@ pub async fn session(fleet: &Fleet) -> Option<TestClient> {
 /// A session that holds what this statement takes, until it is dropped. Nothing if it did not get it in time.
 pub async fn hold(fleet: &Fleet, statement: &str) -> Option<TestClient> {
     let client = session(fleet).await?;
-    let taken = client.batch_execute(&format!("BEGIN; {statement}"));
-    tokio::time::timeout(LIMIT, taken).await.ok()?.ok()?;
+    let statements = format!("BEGIN; {statement}");
+    tokio::time::timeout(LIMIT, client.batch_execute(&statements)).await.ok()?.ok()?;
     Some(client)
 }
 

@@ -33,10 +33,15 @@ const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// How long an armed process may take to come to its point before it is given up.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(8);
 
+/// When a slow migration is under way: the start of a member and its rehearsal are over.
+const SOON_IN_IT: Duration = Duration::from_millis(900);
+
 /// What undoes a fault.
 enum Heal {
     StartMember(usize, Life),
     ThawMember(usize),
+    /// It is frozen now, for so many milliseconds.
+    FreezeMember(usize, u64),
     StartDatabase,
     ThawDatabase,
     Release(TestClient),
@@ -48,7 +53,8 @@ enum Heal {
 /// A fault that lasts.
 struct Lasting {
     until: Instant,
-    kind: Kind,
+    /// None for what is no fault of its own.
+    kind: Option<Kind>,
     target: String,
     heal: Heal,
 }
@@ -128,7 +134,9 @@ impl Engine {
 
     /// Undoes everything that still lasts.
     pub async fn heal_all(&mut self) {
-        self.heal_due(Instant::now() + Duration::from_secs(3600)).await;
+        while !self.lasting.is_empty() {
+            self.heal_due(Instant::now() + Duration::from_secs(3600)).await;
+        }
         database::signal_all(&self.fleet, Signal::CONT);
         self.cast.thaw_all();
         self.asked.shutdown().await;
@@ -185,7 +193,7 @@ impl Engine {
 
     fn lasts(&mut self, step: &Step, target: &str, heal: Heal) {
         let until = Instant::now() + Duration::from_millis(step.lasts_ms);
-        self.lasting.push(Lasting { until, kind: step.kind, target: target.to_owned(), heal });
+        self.lasting.push(Lasting { until, kind: Some(step.kind), target: target.to_owned(), heal });
     }
 
     async fn strike(&mut self, step: &Step) {
@@ -356,16 +364,9 @@ impl Engine {
         self.cast.launch(&self.fleet, index, Life { as_candidate: true, migrations, ..Life::default() });
         self.note(step.kind, name);
         if step.kind == Kind::SlowMigration {
-            let until = Instant::now() + Duration::from_millis(900);
-            let freeze = Step { at_ms: 0, kind: Kind::FreezeMember, target: Target::Leader, ..*step };
-            let heal = Heal::ThawMember(index);
-            self.asked.spawn(freeze_at(self.cast.members[index].process.as_ref().map(|one| one.pid()), until));
-            self.lasting.push(Lasting {
-                until: until + Duration::from_millis(freeze.lasts_ms),
-                kind: Kind::SlowMigration,
-                target: name.to_owned(),
-                heal,
-            });
+            let until = Instant::now() + SOON_IN_IT;
+            let heal = Heal::FreezeMember(index, step.lasts_ms);
+            self.lasting.push(Lasting { until, kind: None, target: name.to_owned(), heal });
         }
     }
 
@@ -440,7 +441,8 @@ impl Engine {
             (Then::GoOn | Then::Freeze, Subject::Member(_)) => (Kind::FreezeMember, Heal::GoOn),
             (Then::GoOn | Then::Freeze, Subject::Agent(_)) => (Kind::FreezeAgent, Heal::GoOn),
         };
-        if pause.then != Then::GoOn {
+        let kind = (pause.then != Then::GoOn).then_some(kind);
+        if let Some(kind) = kind {
             self.note(kind, &target);
         }
         self.lasting.push(Lasting { until, kind, target, heal });
@@ -452,7 +454,9 @@ impl Engine {
         self.lasting = rest;
         for one in due {
             self.heal(one.heal).await;
-            self.recorder.record(Event::FaultEnded { kind: one.kind.as_str().to_owned(), target: one.target });
+            if let Some(kind) = one.kind {
+                self.recorder.record(Event::FaultEnded { kind: kind.as_str().to_owned(), target: one.target });
+            }
         }
     }
 
@@ -467,6 +471,7 @@ impl Engine {
                     process.thaw();
                 }
             }
+            Heal::FreezeMember(index, lasts_ms) => self.freeze(index, lasts_ms),
             Heal::StartDatabase => {
                 let started = self.fleet.cluster().start_again().await;
                 started.unwrap_or_else(|error| panic!("{error}"));
@@ -491,6 +496,15 @@ impl Engine {
         }
     }
 
+    fn freeze(&mut self, index: usize, lasts_ms: u64) {
+        let member = &self.cast.members[index];
+        let (name, Some(process)) = (member.name, &member.process) else { return };
+        process.signal(Signal::STOP);
+        self.note(Kind::FreezeMember, name);
+        let (until, heal) = (Instant::now() + Duration::from_millis(lasts_ms), Heal::ThawMember(index));
+        self.lasting.push(Lasting { until, kind: Some(Kind::FreezeMember), target: name.to_owned(), heal });
+    }
+
     /// Whether one member leads and all others that run follow it.
     pub fn is_settled(&self) -> bool {
         let running = (0..self.cast.members.len()).filter(|index| self.cast.members[*index].process.is_some());
@@ -508,7 +522,7 @@ impl Engine {
 /// Out of a pause point, and out of a freeze.
 fn go_on(process: &pgfleet_harness::process::Process) {
     // Who stands at no point would end by this signal.
-    if process.log().rmatches(&format!("pid {}", process.pid())).next().is_some() && is_paused(process) {
+    if is_paused(process) {
         process.go_on();
     }
     process.thaw();
@@ -519,12 +533,4 @@ fn is_paused(process: &pgfleet_harness::process::Process) -> bool {
     let log = process.log();
     let last = log.lines().rev().find(|line| line.starts_with("pgfleet: ") && line.ends_with(&mine));
     last.is_some_and(|line| line.starts_with("pgfleet: paused at "))
-}
-
-async fn freeze_at(pid: Option<i32>, at: Instant) {
-    tokio::time::sleep_until(at).await;
-    if let Some(pid) = pid.and_then(Pid::from_raw) {
-        // It may have ended by then.
-        drop(kill_process(pid, Signal::STOP));
-    }
 }

@@ -28,6 +28,9 @@ const CLIENTS: u32 = 5;
 /// Distance of two requests of one client.
 const PACE: Duration = Duration::from_millis(25);
 
+/// Requests after which a client goes on to the next member although all is well: every member is asked all the time.
+const ROUNDS_AT_ONE: u64 = 8;
+
 /// How long a client waits for an answer. Longer than a member holds a request.
 const LIMIT: Duration = Duration::from_millis(2600);
 
@@ -139,9 +142,16 @@ impl One {
                     self.book.written[member].fetch_add(1, Ordering::Relaxed);
                 }
                 Answer::Read { .. } => {}
-                Answer::Refused { .. } | Answer::Unknown { .. } => member = (member + 1) % self.asked.members.len(),
+                Answer::Refused { .. } | Answer::Unknown { .. } => member = self.after(member),
+            }
+            if round % ROUNDS_AT_ONE == ROUNDS_AT_ONE - 1 {
+                member = self.after(member);
             }
         }
+    }
+
+    fn after(&self, member: usize) -> usize {
+        (member + 1) % self.asked.members.len()
     }
 
     async fn write(&self, member: usize, id: &ComputeId, round: u64) -> Answer {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::controller::{ControllerStatus, Role};
 use pgfleet_api::{ComputeId, InstanceId, Term};
+use pgfleet_clients::token::Grant;
+use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::postgres::{TestClient, connect};
 use pgfleet_history::Event;
-use reqwest::Client;
+use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -79,9 +81,10 @@ impl Watchers {
     }
 
     /// Watches an agent as well.
-    pub fn add_agent(&mut self, recorder: &Recorder, id: &ComputeId, url: &str) {
+    pub fn add_agent(&mut self, fleet: &Arc<Fleet>, recorder: &Recorder, id: &ComputeId, url: &str) {
         let (seen, recorder, end) = (self.seen.clone(), recorder.clone(), self.end.clone());
-        self.tasks.spawn(watch_agent(id.clone(), format!("{url}/status"), seen, recorder, end));
+        let asked = (fleet.clone(), format!("{url}/status"));
+        self.tasks.spawn(watch_agent(id.clone(), asked, seen, recorder, end));
     }
 
     /// Watches the database as well.
@@ -102,15 +105,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn ask<T: DeserializeOwned>(http: &Client, url: &str) -> Option<T> {
-    http.get(url).send().await.ok()?.json().await.ok()
+async fn ask<T: DeserializeOwned>(request: RequestBuilder) -> Option<T> {
+    request.send().await.ok()?.json().await.ok()
 }
 
 async fn watch_member(index: usize, url: String, seen: Arc<Seen>, recorder: Recorder, end: CancellationToken) {
     let http = http(LIMIT);
     let mut last = None;
     while !end.is_cancelled() {
-        let status: Option<ControllerStatus> = ask(&http, &url).await;
+        let status: Option<ControllerStatus> = ask(http.get(&url)).await;
         if let Some(status) = &status {
             let now = Some((status.instance_id, status.role, status.term));
             if now != last {
@@ -124,11 +127,12 @@ async fn watch_member(index: usize, url: String, seen: Arc<Seen>, recorder: Reco
     }
 }
 
-async fn watch_agent(id: ComputeId, url: String, seen: Arc<Seen>, recorder: Recorder, end: CancellationToken) {
+async fn watch_agent(id: ComputeId, (fleet, url): (Arc<Fleet>, String), seen: Arc<Seen>, recorder: Recorder, end: CancellationToken) {
     let http = http(LIMIT);
     let mut last = None;
     while !end.is_cancelled() {
-        if let Some(status) = ask::<AgentStatus>(&http, &url).await {
+        let token = fleet.keys().token(&Grant::agent_admin());
+        if let Some(status) = ask::<AgentStatus>(http.get(&url).bearer_auth(token)).await {
             let now = Some((status.boot_id, status.status_seq, status.term, status.generation));
             if now != last {
                 recorder.record(agent_seen(&status));

@@ -135,6 +135,11 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// Over a process that was started by [`ControllerOptions::launch`] on a port that the test knows.
+    pub fn over(process: Process, url: String, instance_id: InstanceId) -> Self {
+        Self { process, url, instance_id }
+    }
+
     /// Base URL of its API.
     pub fn url(&self) -> &str {
         &self.url
