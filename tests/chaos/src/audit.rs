@@ -42,7 +42,7 @@ pub async fn install(client: &TestClient) {
 /// What was told so far: everything of transactions below this one.
 #[derive(Debug, Default)]
 pub struct Audit {
-    below: String,
+    below: u64,
 }
 
 impl Audit {
@@ -52,8 +52,9 @@ impl Audit {
     /// What PostgreSQL says; nothing was told then.
     pub async fn read(&mut self, client: &TestClient, recorder: &Recorder) -> Result<(), tokio_postgres::Error> {
         let settled = client.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await?;
-        let settled: String = settled.get(0);
-        let from = if self.below.is_empty() { "0" } else { self.below.as_str() };
+        let settled: u64 = settled.get::<_, String>(0).parse().unwrap_or_default();
+        // A database that was put back counts from its copy on.
+        let from = self.below.min(settled);
         let sql = format!(
             "SELECT of_table, writer, leader, term, released FROM chaos_audit.written
              WHERE tx >= '{from}'::xid8 AND tx < '{settled}'::xid8 ORDER BY id"

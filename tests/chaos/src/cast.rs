@@ -12,6 +12,10 @@ use pgfleet_harness::fleet::{Fleet, free_port};
 use pgfleet_harness::process::Process;
 use rustix::process::Signal;
 
+use crate::faults::clock::Clock;
+use crate::faults::proxy::{Mode, Proxy};
+use crate::links::{MemberLinks, to_agent};
+
 /// Names of the members; the last one is started by one scenario only.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -33,7 +37,6 @@ pub struct Life {
 }
 
 /// One member.
-#[derive(Debug)]
 pub struct Member {
     /// Its name.
     pub name: &'static str,
@@ -43,6 +46,8 @@ pub struct Member {
     pub process: Option<Process>,
     /// How this life began.
     pub life: Life,
+    /// What stands between it and the others.
+    pub links: MemberLinks,
     port: u16,
 }
 
@@ -52,17 +57,20 @@ pub struct Cast {
     pub members: Vec<Member>,
     /// The agents.
     pub agents: Vec<Option<Agent>>,
+    /// What comes to each agent.
+    pub agent_links: Vec<Proxy>,
 }
 
 impl Cast {
     /// Members that do not run yet, and no agents.
-    #[must_use]
-    pub fn new() -> Self {
-        let member = |name| {
+    pub async fn new(fleet: &Fleet, with_clocks: bool) -> Self {
+        let mut members = Vec::new();
+        for name in NAMES {
             let port = free_port();
-            Member { name, url: format!("http://127.0.0.1:{port}"), process: None, life: Life::default(), port }
-        };
-        Self { members: NAMES.map(member).into(), agents: Vec::new() }
+            let (url, links) = (format!("http://127.0.0.1:{port}"), MemberLinks::new(fleet, name, port, with_clocks).await);
+            members.push(Member { name, url, process: None, life: Life::default(), links, port });
+        }
+        Self { members, agents: Vec::new(), agent_links: Vec::new() }
     }
 
     /// Begins a new life of a member; an earlier one is killed.
@@ -70,7 +78,12 @@ impl Cast {
         let member = &mut self.members[index];
         drop(member.process.take());
         let mut options = fleet.controller(member.name).port(member.port).lease(LEASE.0, LEASE.1);
-        options = options.probe_interval("400ms");
+        options = options.probe_interval("400ms").args(&["--advertise", &member.links.advertised()]);
+        options = options.env("PGFLEET_DATABASE_URL", &member.links.database_url(fleet));
+        for (name, value) in member.links.clock.iter().flat_map(Clock::environment) {
+            options = options.env(name, &value);
+        }
+        member.links.incoming.target_starts();
         if life.as_candidate {
             options = options.as_candidate();
         }
@@ -87,7 +100,9 @@ impl Cast {
 
     /// Starts the first life of an agent.
     pub async fn add_agent(&mut self, fleet: &Fleet, id: &ComputeId) {
-        self.agents.push(Some(fleet.agent(id.as_str()).start().await));
+        let agent = fleet.agent(id.as_str()).start().await;
+        self.agent_links.push(to_agent(agent.url()).await);
+        self.agents.push(Some(agent));
     }
 
     /// Begins a new life of an agent; the earlier one is killed, its PostgreSQL is not.
@@ -98,6 +113,7 @@ impl Cast {
         if let Some(point) = pause_at {
             options = options.pause_at(point);
         }
+        self.agent_links[index].target_starts();
         self.agents[index] = Some(options.start().await);
     }
 
@@ -105,6 +121,16 @@ impl Cast {
     pub fn fallen(&self) -> Vec<(usize, ExitStatus)> {
         let ended = |(index, member): (usize, &Member)| Some((index, member.process.as_ref()?.ended()?));
         self.members.iter().enumerate().filter_map(ended).collect()
+    }
+
+    /// Every link passes again, every clock shows the time.
+    pub fn heal_links(&self) {
+        for member in &self.members {
+            member.links.heal();
+        }
+        for link in &self.agent_links {
+            link.set(Mode::Pass);
+        }
     }
 
     /// Lets everything that stands still go on.
@@ -137,11 +163,5 @@ impl Cast {
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let members = self.members.iter().filter_map(|member| member.process.as_ref());
         members.chain(self.agents.iter().flatten().map(|agent| &agent.process))
-    }
-}
-
-impl Default for Cast {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Who calls it: [`crate::engine`].
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use pgfleet_api::InstanceId;
 use pgfleet_harness::fleet::Fleet;
-use pgfleet_harness::postgres::{TestClient, connect};
+use pgfleet_harness::postgres::{StopMode, TestClient, connect};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a session may take to come and to get what it asks for.
@@ -33,13 +35,48 @@ pub async fn end_sessions(fleet: &Fleet, of: InstanceId) {
     drop(tokio::time::timeout(LIMIT, client.query(sql, &[&format!("pgfleet/{of}")])).await);
 }
 
+/// Copies the data directory of the running server: it is stopped in order, copied and started again.
+pub async fn copy(fleet: &Fleet) -> PathBuf {
+    let copy = fleet.cluster().dir().join("copy");
+    stop(fleet, StopMode::Fast).await;
+    drop(std::fs::remove_dir_all(&copy));
+    clone(&fleet.cluster().dir().join("data"), &copy);
+    start(fleet).await;
+    copy
+}
+
+/// Puts a copy in the place of the data directory, as a failover to a standby that was behind would.
+pub async fn put_back(fleet: &Fleet, copy: &Path) {
+    stop(fleet, StopMode::Immediate).await;
+    let data = fleet.cluster().dir().join("data");
+    let removed = std::fs::remove_dir_all(&data);
+    removed.unwrap_or_else(|error| panic!("{}: {error}", data.display()));
+    clone(copy, &data);
+    start(fleet).await;
+}
+
+async fn stop(fleet: &Fleet, mode: StopMode) {
+    signal_all(fleet, Signal::CONT);
+    fleet.cluster().stop(mode).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+async fn start(fleet: &Fleet) {
+    fleet.cluster().start_again().await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// With owners and times.
+fn clone(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "{} cannot be copied", from.display());
+}
+
 /// Sends a signal to the postmaster and all its children.
 pub fn signal_all(fleet: &Fleet, signal: Signal) {
     let Some(postmaster) = fleet.cluster().server_pid() else { return };
     for pid in children(postmaster).into_iter().chain([postmaster]) {
         if let Some(pid) = Pid::from_raw(pid) {
             // It may have ended since it was looked up.
-            drop(kill_process(pid, signal));
+            let _ = kill_process(pid, signal);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! until it is, so [`Engine::heal_all`] leaves a world that can converge.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cast::{Cast, Life, MEMBERS};
-use crate::database;
+use crate::faults::proxy::{Mode, Proxy};
 use crate::recorder::Recorder;
 use crate::schedule::{Kind, Pause, Schedule, Step, Target, Then};
 use crate::watchers::Seen;
+use crate::{database, links};
 
 /// How often it looks whether something is due.
 const TICK: Duration = Duration::from_millis(20);
@@ -48,6 +50,18 @@ enum Heal {
     StartAgent(usize),
     ThawAgent(usize),
     GoOn,
+    Pass(Link),
+    Clock(usize),
+    /// The database is put back to this copy, which was taken then.
+    PutBack(PathBuf, u64),
+}
+
+/// A link with a proxy.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Agent(usize),
+    Member(usize),
+    Database(usize),
 }
 
 /// A fault that lasts.
@@ -66,7 +80,7 @@ enum Standing {
     /// The process with the armed point runs: a member or an agent.
     Armed(Pause, Subject, Instant),
     /// It stands there.
-    Paused(Subject),
+    Paused,
     /// Nothing to wait for.
     Over,
 }
@@ -138,6 +152,7 @@ impl Engine {
             self.heal_due(Instant::now() + Duration::from_secs(3600)).await;
         }
         database::signal_all(&self.fleet, Signal::CONT);
+        self.cast.heal_links();
         self.cast.thaw_all();
         self.asked.shutdown().await;
     }
@@ -221,12 +236,60 @@ impl Engine {
             | Kind::AgentLinkCut
             | Kind::AgentLinkDelay
             | Kind::AgentLinkHalfOpen
-            | Kind::AgentLinkMidBody
-            | Kind::ClockAhead
-            | Kind::ClockBack
-            | Kind::FirstBootsAtOnce
-            | Kind::CommitsLost => {}
+            | Kind::AgentLinkMidBody => self.strike_link(step),
+            Kind::ClockAhead | Kind::ClockBack => self.strike_clock(step),
+            // Done before the first step.
+            Kind::FirstBootsAtOnce => {}
+            Kind::CommitsLost => self.lose_commits(step).await,
         }
+    }
+
+    fn strike_link(&mut self, step: &Step) {
+        let mode = links::mode(step.kind);
+        let (link, name) = match step.kind {
+            Kind::AgentLinkCut | Kind::AgentLinkDelay | Kind::AgentLinkHalfOpen | Kind::AgentLinkMidBody => {
+                let index = self.agent(step.target);
+                (Link::Agent(index), format!("what comes to agent {index}"))
+            }
+            Kind::DatabaseLinkCut | Kind::DatabaseLinkDelay | Kind::DatabaseLinkHalfOpen => {
+                let index = self.member(step.target);
+                (Link::Database(index), format!("{} to the database", self.cast.members[index].name))
+            }
+            _ => {
+                let index = self.member(step.target);
+                (Link::Member(index), format!("what comes to {} from members", self.cast.members[index].name))
+            }
+        };
+        self.link(link).set(mode);
+        self.note(step.kind, &name);
+        self.lasts(step, &name, Heal::Pass(link));
+    }
+
+    fn link(&self, link: Link) -> &Proxy {
+        match link {
+            Link::Agent(index) => &self.cast.agent_links[index],
+            Link::Member(index) => &self.cast.members[index].links.incoming,
+            Link::Database(index) => &self.cast.members[index].links.database,
+        }
+    }
+
+    fn strike_clock(&mut self, step: &Step) {
+        let index = self.member(step.target);
+        let member = &self.cast.members[index];
+        // Where the library is missing there is a line that says so.
+        let (name, Some(clock)) = (member.name, &member.links.clock) else { return };
+        let seconds = i64::try_from(step.lasts_ms).unwrap_or(0) * 2;
+        clock.jump(if step.kind == Kind::ClockAhead { seconds } else { -seconds });
+        self.note(step.kind, name);
+        self.lasts(step, name, Heal::Clock(index));
+    }
+
+    /// The database is copied, goes on for a while, and is put back to the copy.
+    async fn lose_commits(&mut self, step: &Step) {
+        let since_us = self.recorder.now_us();
+        let copy = database::copy(&self.fleet).await;
+        let until = Instant::now() + Duration::from_millis(step.lasts_ms);
+        self.lasting.push(Lasting { until, kind: None, target: String::new(), heal: Heal::PutBack(copy, since_us) });
     }
 
     async fn strike_member(&mut self, step: &Step) {
@@ -322,7 +385,7 @@ impl Engine {
             Kind::KillCompute => {
                 if let Some(pid) = agent.postmaster_pid().and_then(Pid::from_raw) {
                     // It may have ended since it wrote its file.
-                    drop(kill_process(pid, Signal::KILL));
+                    let _ = kill_process(pid, Signal::KILL);
                     self.note(step.kind, &name);
                 }
             }
@@ -392,8 +455,8 @@ impl Engine {
                 false if Instant::now() >= give_up => Standing::Over,
                 false => Standing::Armed(pause, subject, give_up),
             },
-            Standing::Paused(_) if !self.lasting.iter().any(|one| matches!(one.heal, Heal::GoOn)) => Standing::Over,
-            standing @ (Standing::Due(..) | Standing::Paused(_) | Standing::Over) => standing,
+            Standing::Paused if !self.lasting.iter().any(|one| matches!(one.heal, Heal::GoOn)) => Standing::Over,
+            standing @ (Standing::Due(..) | Standing::Paused | Standing::Over) => standing,
         }
     }
 
@@ -446,7 +509,7 @@ impl Engine {
             self.note(kind, &target);
         }
         self.lasting.push(Lasting { until, kind, target, heal });
-        Standing::Paused(subject)
+        Standing::Paused
     }
 
     async fn heal_due(&mut self, now: Instant) {
@@ -462,6 +525,17 @@ impl Engine {
 
     async fn heal(&mut self, heal: Heal) {
         match heal {
+            Heal::Pass(link) => self.link(link).set(Mode::Pass),
+            Heal::Clock(index) => {
+                if let Some(clock) = &self.cast.members[index].links.clock {
+                    clock.jump(0);
+                }
+            }
+            Heal::PutBack(copy, since_us) => {
+                database::put_back(&self.fleet, &copy).await;
+                self.recorder.record(Event::CommitsLost { since_us });
+                self.note(Kind::CommitsLost, "the controllers' database");
+            }
             Heal::StartMember(index, life) => {
                 self.revivals.remove(&index);
                 self.cast.launch(&self.fleet, index, life);

@@ -18,6 +18,7 @@ pub mod database;
 pub mod draw;
 pub mod engine;
 pub mod faults;
+pub mod links;
 pub mod load;
 pub mod recorder;
 pub mod report;

@@ -24,7 +24,7 @@ use crate::cast::{Cast, Life, MEMBERS};
 use crate::engine::{Done, Engine};
 use crate::load::{Asked, Load};
 use crate::recorder::{Recorder, Writing};
-use crate::schedule::{Kind, Scenario, Schedule};
+use crate::schedule::{Kind, Scenario, Schedule, Step};
 use crate::watchers::Watchers;
 use crate::{audit, settle};
 
@@ -113,7 +113,8 @@ async fn play(
     done: &mut Done,
 ) -> (Report, Vec<String>) {
     recorder.record(Event::Begun { seed: Some(schedule.seed), cluster_id: None });
-    let mut cast = Cast::new();
+    let moves_clocks = |step: &Step| matches!(step.kind, Kind::ClockAhead | Kind::ClockBack);
+    let mut cast = Cast::new(fleet, schedule.steps.iter().any(moves_clocks)).await;
     let urls: Vec<String> = cast.members.iter().map(|member| member.url.clone()).collect();
     let mut watchers = Watchers::of_members(&recorder, &urls);
     let at_once = schedule.scenario == Scenario::FirstBoots;
@@ -185,9 +186,9 @@ async fn computes(
     for name in COMPUTES {
         let id: ComputeId = name.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
         cast.add_agent(fleet, &id).await;
-        let agent_url = cast.agents.last().and_then(Option::as_ref).map(|agent| agent.url().to_owned());
-        let agent_url = agent_url.unwrap_or_else(|| panic!("{name} has no agent"));
-        watchers.add_agent(fleet, recorder, &id, &agent_url);
+        let (Some(Some(agent)), Some(link)) = (cast.agents.last(), cast.agent_links.last()) else { break };
+        watchers.add_agent(fleet, recorder, &id, agent.url());
+        let agent_url = format!("http://{}", link.addr());
         let spec = marked("first");
         let hash = spec_hash(&spec);
         let body = RegisterCompute { agent_url, labels: BTreeMap::new(), spec: Some(spec) };

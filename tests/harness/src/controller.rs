@@ -48,6 +48,12 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// With a variable in its environment; `PGFLEET_DATABASE_URL` for another way to the database.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// With another lease than the short one.
     pub fn lease(mut self, lease: &str, renew: &str) -> Self {
         (self.lease, self.renew) = (lease.to_owned(), renew.to_owned());
