@@ -38,11 +38,6 @@ impl<'a> Op<'a> {
         }
     }
 
-    /// Whether it may have been executed without anybody having been told so.
-    pub(crate) fn is_open(&self) -> bool {
-        self.answered.is_none_or(|answered| matches!(answered.answer, Answer::Unknown { .. }))
-    }
-
     /// The lines it stands on.
     pub(crate) fn lines(&self) -> Vec<usize> {
         std::iter::once(self.line).chain(self.answered.map(|answered| answered.line)).collect()

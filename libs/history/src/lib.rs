@@ -13,6 +13,7 @@ pub mod event;
 mod file;
 mod losses;
 pub mod report;
+mod search;
 
 pub use check::{Options, check};
 pub use event::{Answer, Call, Entry, Event};

@@ -12,6 +12,7 @@ mod figures;
 mod journal;
 mod ledger;
 mod leftovers;
+mod linearizable;
 mod load;
 mod one_leader;
 mod provenance;
@@ -89,6 +90,7 @@ pub fn check(entries: &[Entry], options: &Options) -> Report {
         content::check,
         provenance::check,
         ledger::check,
+        linearizable::check,
         journal::check,
         load::check,
         faults::check,
