@@ -114,36 +114,47 @@ pub struct Engine {
     lasting: Vec<Lasting>,
     revivals: BTreeMap<usize, Instant>,
     asked: JoinSet<()>,
+    standing: Standing,
 }
 
 impl Engine {
     /// Over processes that run.
     pub fn new(cast: Cast, fleet: Arc<Fleet>, recorder: Recorder, seen: Arc<Seen>) -> Self {
         let (done, lasting, revivals) = (Done::default(), Vec::new(), BTreeMap::new());
-        Self { cast, done, fleet, recorder, seen, lasting, revivals, asked: JoinSet::new() }
+        Self { cast, done, fleet, recorder, seen, lasting, revivals, asked: JoinSet::new(), standing: Standing::Over }
     }
 
     /// Carries the schedule out, until its last fault is over or its pause is.
     pub async fn play(&mut self, schedule: &Schedule) {
         let began = Instant::now();
         let mut steps = schedule.steps.iter().peekable();
-        let mut standing = match schedule.pause {
-            Some(pause) => Standing::Due(pause, began + Duration::from_millis(pause.at_ms)),
-            None => Standing::Over,
-        };
+        if let Some(pause) = schedule.pause {
+            self.standing = Standing::Due(pause, began + Duration::from_millis(pause.at_ms));
+        }
         loop {
             while let Some(step) = steps.next_if(|step| began.elapsed() >= Duration::from_millis(step.at_ms)) {
                 self.strike(step).await;
             }
-            standing = self.pause(standing).await;
-            self.heal_due(Instant::now()).await;
-            self.revive();
-            let pauses = !matches!(standing, Standing::Over);
-            if steps.peek().is_none() && self.lasting.is_empty() && !pauses {
+            self.tend().await;
+            let waits = match self.standing {
+                Standing::Due(..) | Standing::Paused => true,
+                Standing::Armed(_, _, give_up) => Instant::now() < give_up,
+                Standing::Over => false,
+            };
+            if steps.peek().is_none() && self.lasting.is_empty() && !waits {
                 return;
             }
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// What an init system and time do: what is over is healed, what ended is started again, and a process that comes to
+    /// its pause point late is let go on from there.
+    pub async fn tend(&mut self) {
+        let standing = std::mem::replace(&mut self.standing, Standing::Over);
+        self.standing = self.pause(standing).await;
+        self.heal_due(Instant::now()).await;
+        self.revive();
     }
 
     /// Undoes everything that still lasts.
@@ -158,7 +169,7 @@ impl Engine {
     }
 
     /// Starts again what ended by itself, after a moment.
-    pub fn revive(&mut self) {
+    fn revive(&mut self) {
         let now = Instant::now();
         for (index, status) in self.cast.fallen() {
             let expected = |lasting: &Lasting| matches!(lasting.heal, Heal::StartMember(of, _) if of == index);
@@ -336,6 +347,10 @@ impl Engine {
 
     async fn strike_database(&mut self, step: &Step) {
         let cluster = self.fleet.cluster();
+        // What is down already cannot be struck.
+        if cluster.server_pid().is_none() {
+            return;
+        }
         let target = "the controllers' database";
         let heal = match step.kind {
             Kind::FreezeDatabase => {
@@ -451,8 +466,9 @@ impl Engine {
                 Standing::Armed(pause, subject, Instant::now() + PAUSE_PATIENCE)
             }
             Standing::Armed(pause, subject, give_up) => match self.stands(&pause, subject) {
-                true => self.at_the_point(&pause, subject),
-                false if Instant::now() >= give_up => Standing::Over,
+                true if Instant::now() < give_up => self.at_the_point(&pause, subject),
+                // The other faults are over: it is only let go on.
+                true => self.at_the_point(&Pause { then: Then::GoOn, lasts_ms: 100, ..pause }, subject),
                 false => Standing::Armed(pause, subject, give_up),
             },
             Standing::Paused if !self.lasting.iter().any(|one| matches!(one.heal, Heal::GoOn)) => Standing::Over,
@@ -546,6 +562,8 @@ impl Engine {
                 }
             }
             Heal::FreezeMember(index, lasts_ms) => self.freeze(index, lasts_ms),
+            // Another fault may have started it meanwhile.
+            Heal::StartDatabase if self.fleet.cluster().server_pid().is_some() => {}
             Heal::StartDatabase => {
                 let started = self.fleet.cluster().start_again().await;
                 started.unwrap_or_else(|error| panic!("{error}"));

@@ -94,9 +94,7 @@ pub async fn run(seed: u64, keep: &Path) -> Option<Outcome> {
         Err(said) => (None, vec![format!("the run broke off: {}", reason(&*said))]),
     };
     let outcome = Outcome { seed, scenario: schedule.scenario, done, report, wrong, took: began.elapsed(), dir };
-    if !outcome.passed() {
-        keep_logs(&fleet, &outcome);
-    }
+    keep_logs(&fleet, &outcome);
     Some(outcome)
 }
 
@@ -133,7 +131,7 @@ async fn play(
     let mut wrong = Vec::new();
     wrong.extend(settle::healed(&mut engine, &load.book).await);
     load.end().await;
-    wrong.extend(settle::applied(fleet, &watchers.seen, &recorder).await);
+    wrong.extend(settle::applied(&mut engine, fleet, &watchers.seen, &recorder).await);
     let (mut cast, counted) = (engine.cast, engine.done);
     if wrong.is_empty() {
         settle::memories(fleet, &mut cast, &watchers.seen).await;

@@ -37,7 +37,7 @@ pub async fn healed(engine: &mut Engine, book: &Book) -> Option<String> {
     let deadline = Instant::now() + TO_SETTLE;
     let mut before = None;
     loop {
-        engine.revive();
+        engine.tend().await;
         let written = book.written();
         if engine.is_settled() {
             let before = before.get_or_insert_with(|| written.clone());
@@ -57,9 +57,10 @@ pub async fn healed(engine: &mut Engine, book: &Book) -> Option<String> {
 }
 
 /// Waits until what the database asks for is in effect everywhere, and records the end. Gives what did not come about.
-pub async fn applied(fleet: &Fleet, seen: &Seen, recorder: &Recorder) -> Option<String> {
+pub async fn applied(engine: &mut Engine, fleet: &Fleet, seen: &Seen, recorder: &Recorder) -> Option<String> {
     let deadline = Instant::now() + TO_SETTLE;
     loop {
+        engine.tend().await;
         let asked = asked(fleet).await;
         let behind: Vec<String> = asked.iter().filter_map(|(id, generation, _)| behind(seen, id, *generation)).collect();
         if behind.is_empty() || Instant::now() >= deadline {
