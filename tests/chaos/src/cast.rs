@@ -25,6 +25,9 @@ pub const MEMBERS: usize = 3;
 /// The lease of a run's members, and the distance of two renewals: short, so that a run is.
 const LEASE: (&str, &str) = ("1500ms", "150ms");
 
+/// How long the end of a member may take: the last one of a run has no successor to wait for.
+const DRAIN: &str = "2s";
+
 /// How a life of a member begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Life {
@@ -78,7 +81,7 @@ impl Cast {
         let member = &mut self.members[index];
         drop(member.process.take());
         let mut options = fleet.controller(member.name).port(member.port).lease(LEASE.0, LEASE.1);
-        options = options.probe_interval("400ms").args(&["--advertise", &member.links.advertised()]);
+        options = options.args(&["--drain", DRAIN]).probe_interval("400ms").args(&["--advertise", &member.links.advertised()]);
         options = options.env("PGFLEET_DATABASE_URL", &member.links.database_url(fleet));
         for (name, value) in member.links.clock.iter().flat_map(Clock::environment) {
             options = options.env(name, &value);

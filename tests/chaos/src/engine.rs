@@ -179,7 +179,10 @@ impl Engine {
             match self.revivals.get(&index) {
                 Some(due) if now >= *due => {
                     self.revivals.remove(&index);
-                    self.cast.launch(&self.fleet, index, Life::default());
+                    // The one that has to come to a point tries again as it was; a migration that failed does not.
+                    let armed = matches!(self.standing, Standing::Armed(_, Subject::Member(of), _) if of == index);
+                    let life = if armed { self.cast.members[index].life.clone() } else { Life::default() };
+                    self.cast.launch(&self.fleet, index, life);
                 }
                 Some(_) => {}
                 None => {

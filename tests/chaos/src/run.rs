@@ -28,7 +28,7 @@ use crate::schedule::{Kind, Scenario, Schedule, Step};
 use crate::watchers::Watchers;
 use crate::{audit, settle};
 
-/// Computes of a run, each with a real agent around a real PostgreSQL.
+/// Computes of a run, as many as its schedule says, each with a real agent around a real PostgreSQL.
 const COMPUTES: [&str; 2] = ["one", "two"];
 
 /// How long a fleet may take to stand before the load begins.
@@ -117,7 +117,7 @@ async fn play(
     let mut watchers = Watchers::of_members(&recorder, &urls);
     let at_once = schedule.scenario == Scenario::FirstBoots;
     boot(&mut cast, fleet, &watchers, at_once).await;
-    let computes = computes(&mut cast, fleet, &mut watchers, &recorder, &urls[..MEMBERS]).await;
+    let computes = computes(&mut cast, fleet, &mut watchers, &recorder, (&urls[..MEMBERS], &COMPUTES[..schedule.computes])).await;
     let mut engine = Engine::new(cast, fleet.clone(), recorder.clone(), watchers.seen.clone());
     if at_once {
         engine.note(Kind::FirstBootsAtOnce, "a, b, c");
@@ -173,7 +173,7 @@ async fn computes(
     fleet: &Arc<Fleet>,
     watchers: &mut Watchers,
     recorder: &Recorder,
-    members: &[String],
+    (members, names): (&[String], &[&str]),
 ) -> Vec<ComputeId> {
     audit::install(&fleet.database().await).await;
     watchers.add_database(recorder, fleet.database_url());
@@ -181,7 +181,7 @@ async fn computes(
     let client = ControllerClient::new(members.to_vec(), fleet.keys().source(), ClientOptions::default());
     let client = client.unwrap_or_else(|error| panic!("no client: {error}"));
     let mut ids = Vec::new();
-    for name in COMPUTES {
+    for name in names {
         let id: ComputeId = name.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
         cast.add_agent(fleet, &id).await;
         let (Some(Some(agent)), Some(link)) = (cast.agents.last(), cast.agent_links.last()) else { break };

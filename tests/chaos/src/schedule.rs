@@ -320,6 +320,8 @@ pub struct Schedule {
     pub seed: u64,
     /// What it is about.
     pub scenario: Scenario,
+    /// Computes, each with an agent of its own.
+    pub computes: usize,
     /// Steps in the order of time.
     pub steps: Vec<Step>,
     /// A point to stand still at.
@@ -358,7 +360,8 @@ impl Schedule {
             | Scenario::LostCommits => None,
         };
         steps.sort_by_key(|step| step.at_ms);
-        Self { seed, scenario, steps, pause }
+        let computes = if seed.is_multiple_of(3) { 2 } else { 1 };
+        Self { seed, scenario, computes, steps, pause }
     }
 }
 
@@ -403,7 +406,7 @@ fn step(draw: &mut Draw, kind: Kind, at_ms: u64) -> Step {
 }
 
 fn pause(draw: &mut Draw, point: &'static str) -> Pause {
-    let nth = if matches!(point, "in_write_tx" | "before_push") { draw.between(3, 30) } else { 1 };
+    let nth = if matches!(point, "in_write_tx" | "before_push") { draw.between(2, 12) } else { 1 };
     let then = draw.one_of(&[Then::GoOn, Then::Freeze, Then::Kill]);
     Pause { at_ms: draw.between(100, 600), point, nth, lasts_ms: draw.between(100, 3000), then }
 }
