@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -18,6 +18,8 @@ help:
 	@echo '            and 10 GB of disk; SCENARIOS=start,noop or RUNS=2 measure a part and only print it'
 	@echo 'make plan-vs-configure PAIRS=200 SEED=1   compare what /plan says with what /configure does over random pairs of'
 	@echo '            specs, write bench/results/plan_vs_configure.{json,md}'
+	@echo 'make chaos RUNS=20 SEED=1   real processes under seeded faults and load, each run judged by its history; KEEP=dir keeps all'
+	@echo '            histories and logs; RUNS=200 or more writes bench/results/chaos.{json,md}; JOBS=2 runs at once'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -60,3 +62,11 @@ plan-vs-configure:
 	$(CARGO) build --locked $(BINARIES) -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/plan_vs_configure" \
 		--pairs $(or $(PAIRS),200) --seed $(or $(SEED),1)
+
+# In the debug build, as the tests are: it measures nothing but gaps under faults.
+chaos:
+	@scripts/ensure-postgresql.sh
+	@scripts/ensure-program.sh faketime faketime
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-chaos
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/chaos" \
+		--runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),2) $(if $(KEEP),--keep "$(KEEP)")

@@ -48,6 +48,12 @@ impl<'f> ControllerOptions<'f> {
         self
     }
 
+    /// With a variable in its environment; `PGFLEET_DATABASE_URL` for another way to the database.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// With another lease than the short one.
     pub fn lease(mut self, lease: &str, renew: &str) -> Self {
         (self.lease, self.renew) = (lease.to_owned(), renew.to_owned());
@@ -135,6 +141,11 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// Over a process that was started by [`ControllerOptions::launch`] on a port that the test knows.
+    pub fn over(process: Process, url: String, instance_id: InstanceId) -> Self {
+        Self { process, url, instance_id }
+    }
+
     /// Base URL of its API.
     pub fn url(&self) -> &str {
         &self.url
