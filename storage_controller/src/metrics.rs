@@ -14,7 +14,7 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
 use crate::agents::AgentMetrics;
 use crate::http::RequestMetrics;
-use crate::leadership::LeadershipMetrics;
+use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::DatabaseMetrics;
@@ -35,6 +35,9 @@ pub struct Rooms {
     /// The chair.
     #[metric(flatten)]
     pub leadership: Arc<LeadershipMetrics>,
+    /// What the database has lost.
+    #[metric(flatten)]
+    pub losses: Arc<LossMetrics>,
     /// The engine.
     #[metric(flatten)]
     pub reconcile: Arc<ReconcileMetrics>,

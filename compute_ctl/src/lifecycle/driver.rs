@@ -18,6 +18,7 @@ use pgfleet_api::agent::{ComputeState, ErrorDetail, TerminateMode};
 use pgfleet_api::{BootId, ComputeId, Lsn};
 use pgfleet_clients::retry::Backoff;
 use pgfleet_domain::lifecycle::{Event, transition};
+use pgfleet_runtime::queue::refuse_rest;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -123,6 +124,8 @@ pub(super) struct Job {
     pub(super) order: Order,
     pub(super) via: Via,
     pub(super) kept: Option<Kept>,
+    /// The accepted spec when a start or a restart began: a newer one may be accepted before its end.
+    pub(super) started_with: Option<Kept>,
     pub(super) waiters: Vec<oneshot::Sender<Outcome>>,
     pub(super) tries: u32,
 }
@@ -130,7 +133,7 @@ pub(super) struct Job {
 impl Job {
     /// A job that nobody asked for.
     pub(super) const fn own(order: Order, via: Via) -> Self {
-        Self { order, via, kept: None, waiters: Vec::new(), tries: 0 }
+        Self { order, via, kept: None, started_with: None, waiters: Vec::new(), tries: 0 }
     }
 }
 
@@ -247,6 +250,7 @@ impl<B: Body> Driver<B> {
             }
         }
         self.shut_down().await;
+        refuse_rest(self.requests).await;
         self.failed.map_or(Ok(()), Err)
     }
 
@@ -273,10 +277,12 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    pub(super) fn begin(&mut self, job: Job) {
+    pub(super) fn begin(&mut self, mut job: Job) {
         self.watching = None;
-        if matches!(job.order, Order::Apply(_)) {
-            self.body.timings().spec_taken();
+        match job.order {
+            Order::Apply(_) => self.body.timings().spec_taken(),
+            Order::Start | Order::Restart => job.started_with.clone_from(&self.ledger.entry().accepted),
+            Order::Stop => {}
         }
         let stop = Stop::new(self.options.pace.grace);
         let work = self.body.work(self.server.take(), self.task(&job.order), stop.clone());

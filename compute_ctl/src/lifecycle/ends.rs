@@ -115,10 +115,9 @@ impl<B: Body> Driver<B> {
 
     async fn rejected(&mut self, job: Job, failures: &[ErrorDetail], effect: Effect, rolled_back: bool) {
         let entry = self.ledger.entry().clone();
-        // A restart may show that a configuration, taken before, does not start: then the accepted spec is at fault, unless
-        // that is a newer one that still waits.
-        let accepted = entry.accepted.as_ref().filter(|_| self.waiting.is_none());
-        let at_fault = job.kept.as_ref().or(accepted);
+        // A restart may show that a configuration, taken before, does not start: then the spec it was taken from is at fault,
+        // also where a newer one waits by now.
+        let at_fault = job.kept.as_ref().or(job.started_with.as_ref());
         let rejected_generation = entry.rejected_generation.max(at_fault.and_then(|kept| kept.generation));
         let rejected = entry.rejected || (at_fault.is_some() && at_fault == entry.accepted.as_ref());
         let good = entry.good.as_ref().and_then(|kept| kept.generation);

@@ -17,6 +17,8 @@ mod driver;
 mod ends;
 mod handle;
 mod metrics;
+#[cfg(test)]
+mod overtaken;
 mod preview;
 mod promote;
 mod publish;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use chrono::Utc;
 use pgfleet_api::activity::{Activity, ActivityReason, Downtime};
 use pgfleet_api::agent::{AgentStatus, ComputeState};
+use pgfleet_runtime::queue::refuse_rest;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -140,17 +141,23 @@ impl MonitorTask {
     /// # Errors
     /// None; the type is the task's.
     pub async fn run(mut self, token: CancellationToken) -> Result<(), Infallible> {
+        self.look_on(&token).await;
+        refuse_rest(self.questions).await;
+        Ok(())
+    }
+
+    async fn look_on(&mut self, token: &CancellationToken) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let question = tokio::select! {
                 biased;
-                () = token.cancelled() => return Ok(()),
+                () = token.cancelled() => return,
                 Some(question) = self.questions.recv() => Some(question),
                 _ = ticks.tick() => None,
             };
             tokio::select! {
-                () = token.cancelled() => return Ok(()),
+                () = token.cancelled() => return,
                 () = self.turn() => {}
             }
             if let Some(question) = question {
@@ -158,7 +165,7 @@ impl MonitorTask {
                 let _ = question.send(*self.published.borrow());
             }
             if self.handle.status().status == ComputeState::Terminated {
-                return Ok(());
+                return;
             }
         }
     }

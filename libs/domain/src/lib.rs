@@ -6,6 +6,7 @@
 pub mod fence;
 pub mod leadership;
 pub mod lifecycle;
+pub mod loss;
 pub mod percent;
 pub mod quarantine;
 pub mod reconcile;

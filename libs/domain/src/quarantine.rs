@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A panic is a defect of ours, so a quarantine never ends by itself: a try that goes well proves little, and an operator
-//! is to look. Times are distances from one moment of the caller's own clock.
+//! is to look. What is beyond belief about a compute quarantines it at once ([`Event::Barred`]), whatever the limit. Times
+//! are distances from one moment of the caller's own clock.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -64,6 +65,8 @@ pub enum Event {
     Asked,
     /// Work on it panicked.
     Panicked,
+    /// Something about it is beyond belief: it is left alone at once.
+    Barred,
     /// An operator ends the quarantine.
     Cleared,
 }
@@ -106,6 +109,10 @@ pub fn decide(state: &State, event: Event, now: Duration, limits: &Limits) -> (S
                 (State::Watched { panics }, Verdict::Go)
             }
         }
+        (State::Watched { .. }, Event::Barred) => {
+            let until = now + limits.pause(0);
+            (State::Quarantined { since: now, tries: 0, until }, Verdict::Quarantine { until })
+        }
         (State::Quarantined { until, .. }, Event::Asked) if now < *until => {
             (state.clone(), Verdict::Wait { until: *until })
         }
@@ -115,7 +122,9 @@ pub fn decide(state: &State, event: Event, now: Duration, limits: &Limits) -> (S
             (State::Quarantined { since: *since, tries, until: next }, Verdict::Try { next })
         }
         // A try that panics: the next one stands already. A panic of what was under way when it was quarantined is no news.
-        (State::Quarantined { until, .. }, Event::Panicked) => (state.clone(), Verdict::Wait { until: *until }),
+        (State::Quarantined { until, .. }, Event::Panicked | Event::Barred) => {
+            (state.clone(), Verdict::Wait { until: *until })
+        }
         (State::Watched { .. } | State::Quarantined { .. }, Event::Cleared) => (State::default(), Verdict::Go),
     }
 }
@@ -146,7 +155,7 @@ mod tests {
     /// Every state with every event, before and after its time.
     #[test]
     fn the_table() {
-        use Event::{Asked, Cleared, Panicked};
+        use Event::{Asked, Barred, Cleared, Panicked};
         use Verdict::{Go, Quarantine, Try, Wait};
         let rows = [
             (watched(&[]), Asked, 5, watched(&[]), Go),
@@ -158,6 +167,9 @@ mod tests {
             (watched(&[5, 6]), Panicked, 606, watched(&[606]), Go),
             (watched(&[5, 6]), Panicked, 605, watched(&[6, 605]), Go),
             (watched(&[5, 6]), Cleared, 7, watched(&[]), Go),
+            (watched(&[]), Barred, 7, held(7, 0, 67), Quarantine { until: at(67) }),
+            (watched(&[5]), Barred, 7, held(7, 0, 67), Quarantine { until: at(67) }),
+            (held(7, 1, 187), Barred, 68, held(7, 1, 187), Wait { until: at(187) }),
             (held(7, 0, 67), Asked, 66, held(7, 0, 67), Wait { until: at(67) }),
             (held(7, 0, 67), Asked, 67, held(7, 1, 187), Try { next: at(187) }),
             (held(7, 1, 187), Panicked, 68, held(7, 1, 187), Wait { until: at(187) }),

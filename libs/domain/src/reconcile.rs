@@ -26,27 +26,57 @@ pub enum Plan {
     Probe,
     /// The agent lacks the spec: send it.
     Push,
-    /// The agent has a generation that the database lacks: the database lost commits. Never push over it silently.
-    AgentAhead,
+    /// The agent has a generation, or a content under one, that the database lacks: the database lost commits. Never push
+    /// over it silently: its generation is passed over first.
+    AgentAhead(Ahead),
+}
+
+/// What an agent has that the database lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// A later generation.
+    Generation(Generation),
+    /// Another content under the same generation: it was minted twice.
+    Content(Generation),
+}
+
+impl Ahead {
+    /// The generation that the agent has.
+    #[must_use]
+    pub const fn generation(self) -> Generation {
+        match self {
+            Self::Generation(agents) | Self::Content(agents) => agents,
+        }
+    }
+}
+
+/// A generation further above the database's than this is no lost commit: it is a ledger that is wrong.
+pub const MAX_GENERATION_JUMP: i64 = 1_000_000;
+
+/// What the agent has that the database lacks, if there is anything.
+#[must_use]
+pub fn ahead(intent: &Intent, observed: &Observed) -> Option<Ahead> {
+    let (hash, accepted) = (intent.spec_hash.as_ref()?, observed.generation?);
+    if accepted > intent.generation {
+        return Some(Ahead::Generation(accepted));
+    }
+    (accepted == intent.generation && observed.spec_hash.as_ref() != Some(hash)).then_some(Ahead::Content(accepted))
 }
 
 /// Plans the next step.
 #[must_use]
 pub fn plan(intent: &Intent, observed: Option<&Observed>) -> Plan {
-    let (Some(hash), Some(observed)) = (&intent.spec_hash, observed) else {
+    let (Some(_), Some(observed)) = (&intent.spec_hash, observed) else {
         return if intent.spec_hash.is_some() { Plan::Probe } else { Plan::Rest };
     };
     let accepted = observed.generation.unwrap_or(Generation(0));
-    if accepted > intent.generation {
-        return Plan::AgentAhead;
+    if let Some(ahead) = ahead(intent, observed) {
+        return Plan::AgentAhead(ahead);
     }
     if accepted < intent.generation {
         return if is_ending(observed.state) { Plan::Rest } else { Plan::Push };
     }
-    if observed.spec_hash.as_ref() != Some(hash) {
-        return Plan::AgentAhead;
-    }
-    match settled(intent.generation, observed) {
+    match settled(intent, intent.generation, observed) {
         Some(_) => Plan::Rest,
         None if is_ending(observed.state) => Plan::Rest,
         None => Plan::Probe,
@@ -55,9 +85,13 @@ pub fn plan(intent: &Intent, observed: Option<&Observed>) -> Plan {
 
 /// How `generation` ended at the agent; `None` while it is under way.
 ///
-/// A later generation in effect settles an earlier one as applied: it superseded it.
+/// A later generation in effect settles an earlier one as applied: it superseded it. What the database does not have
+/// settles nothing: it is about to be passed over.
 #[must_use]
-pub fn settled(generation: Generation, observed: &Observed) -> Option<WaitOutcome> {
+pub fn settled(intent: &Intent, generation: Generation, observed: &Observed) -> Option<WaitOutcome> {
+    if ahead(intent, observed).is_some() {
+        return None;
+    }
     let applied = observed.applied_generation.is_some_and(|applied| applied >= generation);
     if applied && observed.state == ComputeState::Running {
         return Some(WaitOutcome::Applied);
@@ -130,8 +164,12 @@ mod tests {
         assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Configuration, 2, 1, 'b'))), Plan::Probe);
         assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Running, 2, 2, 'b'))), Plan::Rest);
         assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Failed, 2, 1, 'b'))), Plan::Rest);
-        assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Running, 3, 3, 'c'))), Plan::AgentAhead);
-        assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Running, 2, 2, 'c'))), Plan::AgentAhead);
+        let later = Plan::AgentAhead(Ahead::Generation(Generation(3)));
+        assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Running, 3, 3, 'c'))), later);
+        assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Terminated, 3, 3, 'b'))), later);
+        let other = Plan::AgentAhead(Ahead::Content(Generation(2)));
+        assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Running, 2, 2, 'c'))), other);
+        assert_eq!(plan(&none, Some(&seen(S::Running, 3, 3, 'c'))), Plan::Rest, "nothing is asked for yet");
         assert_eq!(plan(&intent(2, 'b'), Some(&seen(S::Terminated, 1, 1, 'a'))), Plan::Rest);
         let mut rejected = seen(S::Running, 2, 1, 'b');
         rejected.rejected_generation = Some(Generation(2));
@@ -141,13 +179,24 @@ mod tests {
     #[test]
     fn a_later_generation_settles_an_earlier_wait() {
         use ComputeState as S;
+        let settled = |generation: i64, seen: &Observed| settled(&intent(6, 'b'), Generation(generation), seen);
         let running = seen(S::Running, 5, 5, 'a');
-        assert_eq!(settled(Generation(3), &running), Some(WaitOutcome::Applied));
-        assert_eq!(settled(Generation(6), &running), None);
-        assert_eq!(settled(Generation(5), &seen(S::Configuration, 5, 4, 'a')), None);
-        assert_eq!(settled(Generation(5), &seen(S::Init, 5, 5, 'a')), None);
-        assert_eq!(settled(Generation(5), &seen(S::Failed, 5, 4, 'a')), Some(WaitOutcome::Failed));
-        assert_eq!(settled(Generation(6), &seen(S::Failed, 5, 4, 'a')), None);
+        assert_eq!(settled(3, &running), Some(WaitOutcome::Applied));
+        assert_eq!(settled(6, &running), None);
+        assert_eq!(settled(5, &seen(S::Configuration, 5, 4, 'a')), None);
+        assert_eq!(settled(5, &seen(S::Init, 5, 5, 'a')), None);
+        assert_eq!(settled(5, &seen(S::Failed, 5, 4, 'a')), Some(WaitOutcome::Failed));
+        assert_eq!(settled(6, &seen(S::Failed, 5, 4, 'a')), None);
+    }
+
+    #[test]
+    fn what_the_database_lacks_settles_nothing() {
+        use ComputeState as S;
+        for lost in [seen(S::Running, 7, 7, 'c'), seen(S::Running, 6, 6, 'c'), seen(S::Failed, 7, 5, 'c')] {
+            assert_eq!(settled(&intent(6, 'b'), Generation(6), &lost), None, "{lost:?}");
+        }
+        let own = seen(S::Running, 6, 6, 'b');
+        assert_eq!(settled(&intent(6, 'b'), Generation(6), &own), Some(WaitOutcome::Applied));
     }
 
     #[test]

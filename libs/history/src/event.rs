@@ -69,6 +69,15 @@ pub enum Event {
         /// The fleet, once it is known.
         cluster_id: Option<ClusterId>,
     },
+    /// A spec that was there before the recording began, so that no call in it explains it.
+    Given {
+        /// The compute.
+        compute_id: ComputeId,
+        /// The generation at that time.
+        generation: Generation,
+        /// Its hash.
+        spec_hash: SpecHash,
+    },
     /// A client sent a call.
     Called {
         /// Pairs the call with its answer.
@@ -121,6 +130,24 @@ pub enum Event {
         term: Term,
         /// Whether the row was released.
         released: bool,
+    },
+    /// A line of the journal, in the order of `change_seq`.
+    Journalled {
+        /// Its place in the order of all changes.
+        change_seq: i64,
+        /// Whom it is about; none: the fleet.
+        #[serde(default)]
+        compute_id: Option<ComputeId>,
+        /// The term that wrote it.
+        term: Term,
+        /// The word of its kind. Generations are compared within one kind: an agent may be behind what was asked.
+        kind: String,
+        /// The generation it tells of, if it tells of one.
+        #[serde(default)]
+        generation: Option<Generation>,
+        /// Whether it tells of committed work that the database had lost.
+        #[serde(default)]
+        lost_commit: bool,
     },
     /// An agent showed itself.
     AgentSeen {

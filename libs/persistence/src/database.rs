@@ -4,7 +4,8 @@
 //! What it calls: `session` (connections), `bootstrap`, diesel's pool. Invariant: pooled connections serve reads only;
 //! what writes has a session of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -31,8 +32,8 @@ pub struct Database {
     pool_wait: Duration,
     instance_id: InstanceId,
     release: Release,
-    /// Whether the table that claims are gated by was ever seen; before the migrations there is none.
-    gated: OnceLock<()>,
+    /// Whether the table that claims are gated by was seen; before the migrations there is none.
+    gated: AtomicBool,
     /// A writer's session that is open and prepared before there is a writer.
     spare: Mutex<Option<Wire>>,
 }
@@ -58,7 +59,7 @@ impl Database {
             pool_wait,
             instance_id: config.instance_id,
             release: config.release,
-            gated: OnceLock::new(),
+            gated: AtomicBool::new(false),
             spare: Mutex::new(None),
         }))
     }
@@ -199,7 +200,7 @@ impl Database {
         if !there {
             return Ok(None);
         }
-        self.gated.get_or_init(|| ());
+        self.gated.store(true, Ordering::SeqCst);
         let row: Option<(i32, i32)> = schema_compat::table
             .select((schema_compat::lowest_reader, schema_compat::lowest_writer))
             .first(&mut conn)
@@ -210,7 +211,12 @@ impl Database {
     }
 
     pub(crate) fn is_gated(&self) -> bool {
-        self.gated.get().is_some()
+        AtomicBool::load(&self.gated, Ordering::SeqCst)
+    }
+
+    /// The tables of the migrations are gone.
+    pub(crate) fn ungate(&self) {
+        self.gated.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn connector(&self) -> &Connector {

@@ -32,7 +32,8 @@ const PAGE: i32 = 256;
 const HEAD: &str = "
     SELECT last_change, cluster_id,
            (SELECT count(*) || ':' || coalesce(max(version), '') FROM __diesel_schema_migrations),
-           left(pg_walfile_name(pg_current_wal_lsn()), 8), (pg_control_system()).system_identifier
+           left(pg_walfile_name(pg_current_wal_lsn()), 8), (pg_control_system()).system_identifier,
+           pg_postmaster_start_time()::text
     FROM change_cursor, cluster";
 
 const ALL: &str = "
@@ -65,6 +66,8 @@ struct Epoch {
     schema: String,
     timeline: String,
     system: i64,
+    /// When the server was started.
+    started: String,
 }
 
 /// Why what was loaded cannot be followed on.
@@ -80,6 +83,9 @@ pub enum Afresh {
     Identity,
     /// Changes that were loaded are not there any more.
     LostChanges,
+    /// The server was started again. It may have been given older data, on which the numbers of the lost changes were
+    /// drawn again since: only a load can tell.
+    Restarted,
 }
 
 impl Afresh {
@@ -92,6 +98,7 @@ impl Afresh {
             Self::Timeline => "timeline",
             Self::Identity => "identity",
             Self::LostChanges => "lost_changes",
+            Self::Restarted => "restarted",
         }
     }
 }
@@ -259,8 +266,10 @@ fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option
         Some(Afresh::Timeline)
     } else if known.schema != found.schema {
         Some(Afresh::Schema)
+    } else if change_seq < cursor {
+        Some(Afresh::LostChanges)
     } else {
-        (change_seq < cursor).then_some(Afresh::LostChanges)
+        (known.started != found.started).then_some(Afresh::Restarted)
     }
 }
 
@@ -330,8 +339,13 @@ pub(crate) async fn above(client: &Client, last: i64) -> Result<Vec<Item>, DbErr
 }
 
 fn head_of(row: &Row) -> (i64, Epoch) {
-    let epoch =
-        Epoch { cluster_id: ClusterId(row.get(1)), schema: row.get(2), timeline: row.get(3), system: row.get(4) };
+    let epoch = Epoch {
+        cluster_id: ClusterId(row.get(1)),
+        schema: row.get(2),
+        timeline: row.get(3),
+        system: row.get(4),
+        started: row.get(5),
+    };
     (row.get(0), epoch)
 }
 
@@ -382,7 +396,9 @@ mod tests {
             schema: "2:b".to_owned(),
             timeline: "00000001".to_owned(),
             system: 7,
+            started: "2026-11-24 10:00:00+00".to_owned(),
         };
+        let restarted = Epoch { started: "2026-11-24 10:00:09+00".to_owned(), ..known.clone() };
         let promoted = Epoch { timeline: "00000002".to_owned(), ..known.clone() };
         let restored = Epoch { system: 8, ..promoted.clone() };
         let migrated = Epoch { schema: "3:c".to_owned(), ..known.clone() };
@@ -393,6 +409,8 @@ mod tests {
             (&promoted, 9, Some(Afresh::Timeline)),
             (&restored, 9, Some(Afresh::Identity)),
             (&migrated, 5, Some(Afresh::Schema)),
+            (&restarted, 5, Some(Afresh::Restarted)),
+            (&restarted, 4, Some(Afresh::LostChanges)),
         ] {
             assert_eq!(differs(&known, found, 5, change_seq), why);
         }

@@ -56,6 +56,17 @@ pub enum Renewed {
     NotMine,
 }
 
+/// What a renewal saw of the database, beside the row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The last change that is committed.
+    pub last_change: i64,
+    /// The timeline: another one after every promotion.
+    pub timeline: String,
+    /// The system identifier: another one is another server.
+    pub system: i64,
+}
+
 /// What [`LeaseSession::end_sessions_of`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedSessions {
@@ -88,11 +99,6 @@ impl Open {
         let statement = self.session.client().prepare(sql).await?;
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(sql, statement.clone());
         Ok(statement)
-    }
-
-    async fn execute(&self, sql: &'static str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, tokio_postgres::Error> {
-        let statement = self.prepare(sql).await?;
-        self.session.client().execute(&statement, params).await
     }
 
     async fn query(
@@ -159,7 +165,14 @@ const CLAIM_SEEN_UNGATED: &str = claim_seen!("$10::integer IS NOT NULL");
 /// Touches no column of a unique index, so it never waits for an open fence.
 const RENEW: &str = "
     UPDATE leader SET renewals = renewals + 1, renewed_at = now()
-    WHERE term = $1 AND instance_id = $2 AND released_at IS NULL";
+    WHERE term = $1 AND instance_id = $2 AND released_at IS NULL RETURNING term";
+
+/// The same, and what the database is: whether it has still what this member knows. Once there is the cursor.
+const RENEW_AND_LOOK: &str = "
+    UPDATE leader SET renewals = renewals + 1, renewed_at = now()
+    WHERE term = $1 AND instance_id = $2 AND released_at IS NULL
+    RETURNING (SELECT last_change FROM change_cursor), left(pg_walfile_name(pg_current_wal_lsn()), 8),
+              (pg_control_system()).system_identifier";
 
 const RELEASE: &str = "
     WITH freed AS (
@@ -174,6 +187,8 @@ const RELEASE: &str = "
 const TERMINATE: &str = "
     SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = $1 AND pid <> pg_backend_pid()";
+
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// Between two looks at whether the sessions of an old leader have left: a takeover waits for it.
 const SESSIONS_POLL: Duration = Duration::from_millis(1);
@@ -202,7 +217,7 @@ impl LeaseSession {
     /// Any [`DbError`]; everything works without it, only later.
     pub async fn warm_up(&mut self) -> Result<(), DbError> {
         const DOING: &str = "prepared the statements of a claim";
-        for sql in [claim_seen(&self.db), RENEW, RELEASE, TERMINATE] {
+        for sql in [claim_seen(&self.db), renewal(&self.db), RELEASE, TERMINATE] {
             self.run(DOING, async |open| open.prepare(sql).await.map(drop).map_err(DbError::query(DOING))).await?;
         }
         Ok(())
@@ -238,11 +253,22 @@ impl LeaseSession {
     /// # Errors
     /// Any [`DbError`]: nothing is known about the row.
     pub async fn renew(&mut self, term: &LeaderTerm) -> Result<Renewed, DbError> {
+        Ok(self.renew_and_look(term).await?.0)
+    }
+
+    /// As [`Self::renew`], with what it saw of the database; nothing before the migrations, or if the row is not ours.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub async fn renew_and_look(&mut self, term: &LeaderTerm) -> Result<(Renewed, Option<Head>), DbError> {
         const DOING: &str = "renewed the lease";
-        let (number, me) = (term.term().get(), term.instance_id().0);
-        let renewing = async |open: &Open| open.execute(RENEW, &[&number, &me]).await.map_err(DbError::query(DOING));
+        let (number, me, sql) = (term.term().get(), term.instance_id().0, renewal(&self.db));
+        let renewing = async |open: &Open| open.query(sql, &[&number, &me]).await.map_err(DbError::query(DOING));
         let rows = self.run_within(self.short_patience(), DOING, renewing).await?;
-        Ok(if rows == 1 { Renewed::Yes } else { Renewed::NotMine })
+        let Some(row) = rows.first() else { return Ok((Renewed::NotMine, None)) };
+        let last_change = if sql == RENEW { None } else { row.get::<_, Option<i64>>(0) };
+        let head = last_change.map(|last_change| Head { last_change, timeline: row.get(1), system: row.get(2) });
+        Ok((Renewed::Yes, head))
     }
 
     /// Gives the row up and writes down how the term ended; fences fail from then on and anybody may claim at once.
@@ -377,6 +403,10 @@ impl LeaseSession {
         // A statement that does not fit the tables any more would fail for ever on this session.
         if answer.as_ref().is_err_and(|error| error.ends_session() || error.class() == ErrorClass::Other) {
             self.open = None;
+            // A database that was put back to before its migrations has to be led before they can run again.
+            if answer.as_ref().is_err_and(|error| error.sqlstate() == Some(UNDEFINED_TABLE)) {
+                self.db.ungate();
+            }
         }
         answer
     }
@@ -415,6 +445,11 @@ async fn claim_once(open: &Open, db: &Database, claim: &Claim) -> Result<Option<
     };
     let rows = rows.map_err(DbError::query("claimed leadership"))?;
     Ok(rows.first().map(|row| (Term(row.get(0)), ClusterId(row.get(1)))))
+}
+
+/// The renewal that fits the tables there are.
+fn renewal(db: &Database) -> &'static str {
+    if db.is_gated() { RENEW_AND_LOOK } else { RENEW }
 }
 
 /// The claim with its gate, where there is one.

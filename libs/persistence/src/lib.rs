@@ -42,7 +42,7 @@ pub use config::{DatabaseConfig, application_name};
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
-pub use lease::{Claim, ClaimOutcome, EndedSessions, LeaseSession, Renewed};
+pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed};
 pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};

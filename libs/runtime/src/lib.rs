@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod panic_door;
 pub mod pause;
 pub mod port_file;
+pub mod queue;
 pub mod signals;
 pub mod supervisor;
 pub mod tls;

@@ -20,6 +20,7 @@ use pgfleet_clients::forward::Forwarder;
 use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
+use pgfleet_domain::loss::What;
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::{KeySets, Verifier};
 use pgfleet_runtime::http::Layers;
@@ -38,7 +39,7 @@ pub use program::run;
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
-use crate::leadership::{LeadershipMetrics, Parts, Room, Settings};
+use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
@@ -137,10 +138,14 @@ impl App {
             warm: Arc::new(move || warm.is_warm()),
             pauses,
             metrics: groups.leadership.clone(),
+            losses: Losses::new(me, groups.losses.clone()),
             tasks: tasks.child("leadership"),
         });
         let chair = leadership.clone();
-        let follower = follower.on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)));
+        let losses = leadership.losses().clone();
+        let follower = follower
+            .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
+            .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)));
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
@@ -325,6 +330,7 @@ fn settings(args: &Args, me: InstanceId, address: &str) -> Settings {
 /// The rooms' metric groups, made before the rooms.
 struct Groups {
     leadership: Arc<LeadershipMetrics>,
+    losses: Arc<LossMetrics>,
     reconcile: Arc<ReconcileMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
@@ -336,6 +342,7 @@ impl Default for Groups {
     fn default() -> Self {
         Self {
             leadership: Arc::new(LeadershipMetrics::new()),
+            losses: Arc::new(LossMetrics::new()),
             reconcile: Arc::new(ReconcileMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
@@ -350,6 +357,7 @@ impl Groups {
         let tally = move || office.leading().map(|leading| leading.snapshot.tally()).unwrap_or_default();
         let rooms = Rooms {
             leadership: self.leadership,
+            losses: self.losses,
             reconcile: self.reconcile,
             agents: self.agents,
             database: self.database,

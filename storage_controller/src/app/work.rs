@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
+use pgfleet_domain::loss::What;
 use pgfleet_domain::quarantine;
 use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::metrics::TaskMetrics;
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tools, Waker};
+use crate::reconcile::{Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -76,7 +77,9 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let timed = |phase: Phase, begun: Instant| metrics.phase(phase, begun.elapsed());
 
     let begun = Instant::now();
-    if !from.prepared.is_migrated() && !from.memory.is_migrated() {
+    let losses = mandate.chair.losses().clone();
+    let doubtful = losses.take_schema_doubt();
+    if doubtful || !(from.prepared.is_migrated() || from.memory.is_migrated()) {
         let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
         // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
         let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
@@ -86,7 +89,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     timed(Phase::Migrate, begun);
 
     from.pauses.at(PausePoint::BeforeLoad).await;
-    let begun = Instant::now();
+    let (begun, known) = (Instant::now(), mandate.chair.reached());
     // A cold load may be long, and whoever ends this leadership does not wait for it.
     let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
     from.database_metrics.took(Operation::Load, begun.elapsed());
@@ -96,6 +99,9 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let begun = Instant::now();
     let (snapshot, change_seq) = (loan.snapshot.clone(), loan.change_seq);
     tracing::debug!(term = %mandate.term.term(), change_seq, warm = loan.warm, "memory taken over");
+    if change_seq < known {
+        losses.found(What::Changes, known, change_seq);
+    }
     // Nothing after a warm hand-over: it is in the database, and was read.
     mandate.chair.note_reached(change_seq);
     for (id, observed) in std::mem::take(&mut mandate.handed_over) {
@@ -111,6 +117,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         metrics: from.reconcile_metrics.clone(),
         tasks: from.tasks.clone(),
         panics: from.panics.clone(),
+        tell: hears(&mandate.chair),
     });
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
@@ -125,6 +132,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     );
     let following = mandate.tasks.child("reconcile");
     following.spawn("engine", Kind::Vital, engine.run(following.token()));
+    following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
@@ -145,6 +153,15 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+/// What the engine hears from agents goes to the chair, which holds no task of the leadership.
+fn hears(chair: &Handle) -> Tell {
+    let chair = chair.clone();
+    Arc::new(move |heard| match heard {
+        Heard::Outbid { own, seen } => chair.outbid(own, seen),
+        Heard::Lifted(what) => chair.losses().lifted(what),
+    })
 }
 
 /// Starts the one writer of this leadership in a group of its own: it ends last.

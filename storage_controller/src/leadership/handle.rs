@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::now;
 use super::follow::Lines;
 use super::leader::SteppedDown;
+use super::losses::Losses;
 use super::members::{Members, Peer};
 use super::metrics::LeadershipMetrics;
 
@@ -76,6 +77,7 @@ pub(super) enum Request {
     StepDown { request: Option<StepDownRequest>, answer: oneshot::Sender<StepDownAnswer> },
     TakeOver { force: bool, answer: oneshot::Sender<TakeOverAnswer> },
     Fenced(Term),
+    Outbid { own: Term, seen: Term },
     Heard(LeaderRef),
     Pending(Option<String>),
     MayLead(bool),
@@ -110,6 +112,7 @@ pub struct Handle {
     pub(super) proof: Proof,
     reached: Arc<watch::Sender<i64>>,
     members: Members,
+    losses: Losses,
 }
 
 impl Handle {
@@ -118,6 +121,7 @@ impl Handle {
         standing: watch::Receiver<Standing>,
         requests: mpsc::Sender<Request>,
         metrics: Arc<LeadershipMetrics>,
+        losses: Losses,
     ) -> Self {
         Self {
             me: machine.me,
@@ -129,6 +133,7 @@ impl Handle {
             proof: Proof::default(),
             reached: Arc::new(watch::Sender::new(0)),
             members: Members::new(metrics),
+            losses,
         }
     }
 
@@ -200,6 +205,18 @@ impl Handle {
         self.tell(Request::Fenced(term)).await;
     }
 
+    /// Reports that an agent refuses the term `own` because it has seen a later one. A report that finds no room is made
+    /// again by the next refusal.
+    pub fn outbid(&self, own: Term, seen: Term) {
+        let _ = self.requests.try_send(Request::Outbid { own, seen });
+    }
+
+    /// What the database was found to have lost.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     /// Where this member stands, and every change of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Standing> {
@@ -235,6 +252,11 @@ impl Handle {
     #[must_use]
     pub fn reached(&self) -> i64 {
         *self.reached.borrow()
+    }
+
+    /// The same for the task that renews.
+    pub(super) fn follow_reached(&self) -> watch::Receiver<i64> {
+        self.reached.subscribe()
     }
 
     /// A stream of where this member stands, for a peer that is registered as long as it reads; an operator's is not.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgfleet_api::controller::LeaderView;
 use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row, Seen};
 use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderTerm, LeaseSession, Renewed};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +53,8 @@ pub(super) struct Lease {
     pub(super) renew: Duration,
     pub(super) metrics: Arc<LeadershipMetrics>,
     pub(super) reports: mpsc::Sender<Input>,
+    /// How far this member's knowledge reaches.
+    pub(super) reached: watch::Receiver<i64>,
     /// Failures in a row; only the first is worth a line.
     pub(super) failures: u32,
     pub(super) warm: bool,
@@ -166,17 +168,18 @@ impl Lease {
 
     /// Whether the next renewal is due at its usual time.
     async fn renew(&mut self, term: &LeaderTerm) -> bool {
-        let sent_at = now();
-        match self.session.renew(term).await {
-            Ok(Renewed::Yes) => {
+        // What was committed before the renewal is sent has to be there when it is carried out.
+        let (sent_at, reached) = (now(), *self.reached.borrow());
+        match self.session.renew_and_look(term).await {
+            Ok((Renewed::Yes, head)) => {
                 if self.failures > 0 {
                     tracing::info!(term = %term.term(), failures = self.failures, "the lease is renewed again");
                     self.failures = 0;
                 }
-                self.report(Input::Event(Event::Renewed { sent_at })).await;
+                self.report(Input::Renewed { sent_at, reached, head }).await;
                 true
             }
-            Ok(Renewed::NotMine) => {
+            Ok((Renewed::NotMine, _)) => {
                 tracing::warn!(term = %term.term(), "the leader row is not ours any more");
                 self.report(Input::Event(Event::Fenced)).await;
                 true

@@ -4,6 +4,7 @@
 //! answers: a suspended leader can be asked to step down, and a process that waits for its database can be told to end.
 
 mod act;
+mod loss;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use pgfleet_clients::peer::PeerClient;
 use pgfleet_domain::leadership::{
     AskEnd, Began, ClaimEnd, Config, Ending, Event, Phase as Where, State, Waiting, decide,
 };
-use pgfleet_persistence::{Database, Ended, LeaderTerm, LeaseSession};
+use pgfleet_persistence::{Database, Ended, Head, LeaderTerm, LeaseSession};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::Pauses;
+use pgfleet_runtime::queue::refuse_rest;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -27,6 +29,7 @@ use super::clock::now;
 use super::handle::{Handle, Request, Standing, StepDownAnswer, StepDownRefusal, TakeOverAnswer, TakeOverRefusal};
 use super::leader::{Leader, SteppedDown, TakeUp, TakeUpError, Work};
 use super::lease::{Lease, Order};
+use super::losses::Losses;
 use super::metrics::{LeadershipMetrics, Phase, Wake};
 use super::takers::Takers;
 use super::trace::Trace;
@@ -50,6 +53,12 @@ pub struct Settings {
 pub(super) enum Input {
     Event(Event),
     Woken(Wake),
+    Renewed {
+        sent_at: Duration,
+        /// The last change that this member knew of when it was sent.
+        reached: i64,
+        head: Option<Head>,
+    },
     /// The database told of a claim or release of this term, or of some that was missed.
     Noticed(Option<Term>),
     Asked(AskEnd, Option<StepDownResponse>),
@@ -95,6 +104,8 @@ pub struct Room {
     phase_began: Instant,
     suspended_at: Option<Instant>,
     trace: Trace,
+    /// What the database was at the last renewal that looked.
+    head: Option<Head>,
 }
 
 /// What the room is made of.
@@ -113,6 +124,8 @@ pub struct Parts {
     pub pauses: Pauses,
     /// What it counts.
     pub metrics: Arc<LeadershipMetrics>,
+    /// What the database was found to have lost.
+    pub losses: Losses,
     /// Where its tasks run.
     pub tasks: TaskGroup,
 }
@@ -121,7 +134,7 @@ impl Room {
     /// Builds the room and starts the task of its connection; the machine runs in [`Room::run`].
     #[must_use]
     pub fn open(parts: Parts) -> (Self, Handle) {
-        let Parts { settings, database, peers, take_up, warm, pauses, metrics, tasks } = parts;
+        let Parts { settings, database, peers, take_up, warm, pauses, metrics, losses, tasks } = parts;
         let (reports, inputs) = mpsc::channel(64);
         let (lease, orders) = mpsc::channel(32);
         let (ask, requests) = mpsc::channel(64);
@@ -129,6 +142,7 @@ impl Room {
         let state = State::new(machine.clone());
         let (standing, seen) = watch::channel(standing_of(&state));
         metrics.standing(state.role(), None);
+        let handle = Handle::new(&machine, seen, ask, metrics.clone(), losses);
         let keeper = Lease {
             session: LeaseSession::new(database.clone()),
             address: machine.address.clone(),
@@ -136,11 +150,11 @@ impl Room {
             renew: machine.renew,
             metrics: metrics.clone(),
             reports: reports.clone(),
+            reached: handle.follow_reached(),
             failures: 0,
             warm: false,
         };
         tasks.spawn("lease", Kind::Vital, keeper.run(orders, tasks.token()));
-        let handle = Handle::new(&machine, seen, ask, metrics.clone());
         let room = Self {
             state,
             settings,
@@ -168,6 +182,7 @@ impl Room {
             phase_began: Instant::now(),
             suspended_at: None,
             trace: Trace::default(),
+            head: None,
         };
         (room, handle)
     }
@@ -191,6 +206,7 @@ impl Room {
             };
             self.settle();
             if let Some(ending) = ending {
+                refuse_rest(self.requests).await;
                 return ending;
             }
         }
@@ -208,7 +224,11 @@ impl Room {
 
     async fn input(&mut self, input: Input) -> Option<Ending> {
         match input {
-            Input::Event(event) => self.step(event).await,
+            Input::Event(event) => {
+                self.look_for_lost_terms(&event);
+                self.step(event).await
+            }
+            Input::Renewed { sent_at, reached, head } => self.renewed(sent_at, reached, head).await,
             Input::Woken(cause) => {
                 self.metrics.woken(cause);
                 self.step(Event::Woken).await
@@ -245,6 +265,10 @@ impl Room {
         match request {
             Request::Fenced(term) if self.state.held_term() == Some(term) => self.step(Event::Fenced).await,
             Request::Fenced(_) => None,
+            Request::Outbid { own, seen } if self.state.held_term() == Some(own) => {
+                self.step(Event::Outbid { term: seen }).await
+            }
+            Request::Outbid { .. } => None,
             Request::Heard(leader) => self.step(Event::Heard(leader)).await,
             Request::Pending(target) => self.step(Event::Pending(target)).await,
             Request::MayLead(may) => self.step(Event::MayLead(may)).await,

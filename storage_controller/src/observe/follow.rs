@@ -20,6 +20,7 @@ use std::time::Duration;
 use pgfleet_api::ComputeId;
 use pgfleet_persistence::{CHANGE_CHANNEL, Caught, Database, DbError, MigrationError, Notice, Notices, Tail};
 use pgfleet_runtime::exit::chain;
+use pgfleet_runtime::queue::refuse_rest;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,9 @@ const PAGE: usize = 256;
 /// Between two such steps: right after a hand-over the processors belong to whoever has waited for it.
 const PACE: Duration = Duration::from_millis(2);
 
+/// Is told that the database has lost changes: what was known, and what is there.
+pub type OnLost = Arc<dyn Fn(i64, i64) + Send + Sync>;
+
 /// Listens to how far the memory is.
 pub type OnReached = Arc<dyn Fn(i64) + Send + Sync>;
 
@@ -55,6 +59,10 @@ pub struct Follower {
     metrics: Arc<FollowerMetrics>,
     /// Is told of every change that the memory has reached.
     on_reached: Option<OnReached>,
+    /// Is told of changes that the database has lost.
+    on_lost: Option<OnLost>,
+    /// The last change that was in the memory.
+    known: i64,
     tail: Tail,
     notices: Option<Notices>,
     hold: Hold,
@@ -78,6 +86,8 @@ impl Follower {
         let now = Instant::now();
         let follower = Self {
             on_reached: None,
+            on_lost: None,
+            known: 0,
             tail: Tail::new(database.clone()),
             database,
             requests,
@@ -100,7 +110,15 @@ impl Follower {
         self
     }
 
-    fn reached(&self, change_seq: i64) {
+    /// Has `listener` told of changes that the database has lost.
+    #[must_use]
+    pub fn on_lost(mut self, listener: OnLost) -> Self {
+        self.on_lost = Some(listener);
+        self
+    }
+
+    fn reached(&mut self, change_seq: i64) {
+        self.known = change_seq;
         self.shared.caught_up(change_seq);
         self.metrics.at(change_seq, self.shared.lag());
         if let Some(listener) = &self.on_reached {
@@ -113,25 +131,31 @@ impl Follower {
     /// # Errors
     /// Never; the type is what a task has. What the database refuses is logged and tried again.
     pub async fn run(mut self, token: CancellationToken) -> Result<(), std::convert::Infallible> {
+        self.follow(&token).await;
+        refuse_rest(self.requests).await;
+        Ok(())
+    }
+
+    async fn follow(&mut self, token: &CancellationToken) {
         loop {
             let lent = matches!(self.hold, Hold::Lent { .. });
             tokio::select! {
                 biased;
-                () = token.cancelled() => return Ok(()),
+                () = token.cancelled() => return,
                 back = came_back(&mut self.hold) => self.regain(back),
                 request = self.requests.recv() => match request {
                     Some(request) => tokio::select! {
-                        () = token.cancelled() => return Ok(()),
+                        () = token.cancelled() => return,
                         () = self.serve(request) => {}
                     },
                     None => {
                         token.cancelled().await;
-                        return Ok(());
+                        return;
                     }
                 },
                 notice = heard(&mut self.notices) => self.nudged(notice),
                 () = tokio::time::sleep_until(self.due), if !lent => tokio::select! {
-                    () = token.cancelled() => return Ok(()),
+                    () = token.cancelled() => return,
                     () = self.advance() => {}
                 },
                 () = tokio::time::sleep(PACE), if self.tidy.is_some() && !lent => self.tidy_up(),
@@ -166,6 +190,7 @@ impl Follower {
             Some(cursor) => {
                 tracing::debug!(change_seq = cursor, "the memory is given back");
                 self.tidy = Some(None);
+                self.known = cursor;
                 self.hold = Hold::Warm { snapshot, cursor };
             }
             None => tracing::info!("not everything of the leadership was saved: the memory is loaded afresh"),
@@ -279,6 +304,9 @@ impl Follower {
         self.metrics.loaded(count + loaded.observed.len());
         let snapshot = Snapshot::loaded(loaded.computes, loaded.observed);
         self.hold = Hold::Warm { snapshot, cursor };
+        if let Some(listener) = self.on_lost.as_ref().filter(|_| cursor < self.known) {
+            listener(self.known, cursor);
+        }
         // What was told of before may have been lost by the database.
         self.shared.told_again(cursor);
         self.reached(cursor);

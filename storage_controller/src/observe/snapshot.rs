@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::{ComputeView, Observed};
 use pgfleet_api::{ComputeId, Generation};
+use pgfleet_domain::reconcile::Intent;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
 
@@ -45,6 +46,12 @@ impl Entry {
     pub fn lag(&self) -> i64 {
         let applied = self.observed.as_ref().and_then(|seen| seen.applied_generation).unwrap_or(Generation(0));
         (self.record.generation.get() - applied.get()).max(0)
+    }
+
+    /// What is asked for, as far as a plan needs it.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        Intent { generation: self.record.generation, spec_hash: self.record.spec_hash.clone() }
     }
 
     /// The entry as clients see it.

@@ -7,6 +7,7 @@
 //! idempotent; one compute that always fails or panics delays only itself ([`Quarantine`]); all of it ends when the leadership ends.
 
 mod agenda;
+mod ahead;
 mod engine;
 mod metrics;
 mod pass;
@@ -16,6 +17,7 @@ mod scan;
 mod suspend;
 mod waker;
 
+pub use ahead::{Heard, Tell};
 pub use engine::{Engine, Settings};
 pub use metrics::{ReconcileMetrics, Room};
 pub use pass::MayAct;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgfleet_api::{ComputeId, ErrorCode};
+use pgfleet_api::ComputeId;
 use pgfleet_clients::agent::AgentError;
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_persistence::LeaderTerm;
 
-use super::{Quarantine, suspend};
+use super::{Quarantine, ahead, suspend};
 use crate::agents::Agents;
 use crate::observe::{Call, Entry, Snapshot};
 
@@ -57,18 +57,8 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
         Plan::Rest if is_try => probe(bench, id, &entry).await,
         Plan::Rest => suspend::look(bench, id, &entry).await,
         Plan::Probe => probe(bench, id, &entry).await,
-        Plan::Push => push(bench, id, &entry).await,
-        Plan::AgentAhead => {
-            let said = entry.observed.as_ref().and_then(|seen| seen.generation);
-            tracing::error!(
-                compute_id = %id,
-                generation = %entry.record.generation,
-                agent_generation = ?said,
-                "the agent holds a spec that the database does not have: the database has lost commits; nothing is pushed"
-            );
-            bench.snapshot.failed(id, Call::Push, "the agent holds a generation that the database does not have");
-            Next::Failed
-        }
+        // What is remembered of an agent may be old: it says so itself when it is pushed to, and that is the proof.
+        Plan::Push | Plan::AgentAhead(_) => push(bench, id, &entry).await,
     }
 }
 
@@ -102,15 +92,10 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
             );
             Next::Pushed
         }
-        Err(error) => {
-            // A refusal tells that what we believe of this agent is wrong: ask it before the next try.
-            if error.refusal().is_some_and(|body| body.code == ErrorCode::StaleGeneration)
-                && let Ok(probed) = bench.agents.probe(&record.agent_url).await
-            {
-                bench.snapshot.observed(id, Call::Probe, probed.observed);
-            }
-            failed(bench, id, entry, Call::Push, &error)
-        }
+        Err(error) => match ahead::learn(bench, id, entry, &error).await {
+            Some(next) => next,
+            None => failed(bench, id, entry, Call::Push, &error),
+        },
     }
 }
 

@@ -4,7 +4,8 @@
 //! the desk, which shows and clears. It calls `domain::quarantine` to decide, the writer for the journal, and the database
 //! for a compute's state anew. Invariants: a panic ends no task but its own work's, and what that held is given back as the
 //! stack unwinds; the next pass after it begins with the compute as the database has it; a compute that panicked too often
-//! is left alone but for one try now and then, until an operator clears it. All of it is one leadership's memory: a new
+//! is left alone but for one try now and then, until an operator clears it; so is one whose agent says what is beyond
+//! belief ([`Quarantine::bar`]), until an operator clears or changes it. All of it is one leadership's memory: a new
 //! leader counts anew.
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use futures_util::FutureExt;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::{ComputeView, QuarantineView};
 use pgfleet_domain::quarantine::{Event, Limits, State, Verdict, decide};
-use pgfleet_persistence::{Action, Change, Database, Writer};
+use pgfleet_persistence::{Action, Asker, Change, Committed, Database, WriteError, Writer};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::supervisor::panic_text;
@@ -25,11 +26,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::ReconcileMetrics;
+use super::ahead::{Heard, Tell};
 use super::metrics::Room;
 use crate::observe::Snapshot;
 
 /// Who the journal names for what the controller notes by itself.
-const ACTOR: &str = "controller";
+pub(super) const ACTOR: &str = "controller";
 
 /// As much of a panic's message is kept.
 const SAID_CHARS: usize = 500;
@@ -48,6 +50,8 @@ pub struct Tools {
     pub tasks: Arc<TaskMetrics>,
     /// Test door.
     pub panics: Panics,
+    /// Who has to know what agents say.
+    pub tell: Tell,
 }
 
 /// The handle. Cheap to clone.
@@ -63,6 +67,8 @@ struct Kept {
     state: State,
     /// Its entry in memory is not trusted until it was read anew.
     is_suspect: bool,
+    /// It was quarantined for what its agent says; what an operator changes about it ends that.
+    is_barred: bool,
     /// What the last panic said.
     said: Arc<str>,
 }
@@ -153,26 +159,38 @@ impl Quarantine {
             "work on a compute panicked: {said}; it goes on from what the database has"
         );
         // Remembered before anything is waited for: whoever comes next knows of it.
-        let quarantined = self.note(id, said);
+        let quarantined = self.note(id, said, Event::Panicked);
         self.journal(id, json!({"event": "panic", "room": room.as_str(), "message": said})).await;
         let Some(pause) = quarantined else { return };
+        self.say_quarantined(room, id, pause, said).await;
+    }
+
+    async fn say_quarantined(&self, room: Room, id: &ComputeId, pause: Duration, said: &str) {
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::error!(
             compute_id = %id,
             pause_ms,
-            "a compute is quarantined because work on it panicked too often; \
-             look at the panics, then: pgfleet compute unquarantine {id}"
+            "a compute is quarantined: {said}; look into it, then: pgfleet compute unquarantine {id}"
         );
         self.journal(id, json!({"event": "quarantine", "room": room.as_str(), "message": said})).await;
     }
 
-    /// Remembers a panic. `Some`: the compute is quarantined by it; the pause before the first try.
-    fn note(&self, id: &ComputeId, said: &str) -> Option<Duration> {
+    /// Quarantines a compute at once: what its agent says is beyond belief.
+    pub(super) async fn bar(&self, id: &ComputeId, said: &str) {
+        if let Some(pause) = self.note(id, said, Event::Barred) {
+            self.say_quarantined(Room::Reconcile, id, pause, said).await;
+        }
+    }
+
+    /// Remembers a panic, or what an agent says. `Some`: the compute is quarantined by it; the pause before the first try.
+    fn note(&self, id: &ComputeId, said: &str, event: Event) -> Option<Duration> {
         let mut all = self.lock();
-        let fresh = || Kept { state: State::default(), is_suspect: true, said: Arc::from(said) };
+        let fresh = || Kept { state: State::default(), is_suspect: false, is_barred: false, said: Arc::from(said) };
         let kept = all.entry(id.clone()).or_insert_with(fresh);
-        (kept.is_suspect, kept.said) = (true, Arc::from(said));
-        let pause = match self.decide(kept, Event::Panicked) {
+        (kept.is_suspect, kept.said) = (kept.is_suspect || event == Event::Panicked, Arc::from(said));
+        // One that panicked, too, is not let go by a mere change.
+        kept.is_barred = event == Event::Barred && matches!(kept.state, State::Watched { .. }) || kept.is_barred;
+        let pause = match self.decide(kept, event) {
             Verdict::Quarantine { until } => Some(until.saturating_sub(self.began.elapsed())),
             Verdict::Go | Verdict::Try { .. } | Verdict::Wait { .. } => None,
         };
@@ -183,6 +201,16 @@ impl Quarantine {
     fn show_count(&self, all: &BTreeMap<ComputeId, Kept>) {
         let held = all.values().filter(|kept| matches!(kept.state, State::Quarantined { .. })).count();
         self.tools.metrics.quarantined(held);
+    }
+
+    /// Writes what the controller wants by itself.
+    pub(super) async fn write(&self, asker: Asker, change: Change) -> Result<Committed, WriteError> {
+        self.tools.writer.submit_for(asker, change).await
+    }
+
+    /// Tells others what an agent said.
+    pub(super) fn tell(&self, heard: Heard) {
+        (self.tools.tell)(heard);
     }
 
     /// Notes in the journal what the controller does or meets by itself.
@@ -218,9 +246,20 @@ impl Quarantine {
         let mut all = self.lock();
         let Some(kept) = all.get_mut(id) else { return false };
         let held = matches!(kept.state, State::Quarantined { .. });
+        kept.is_barred = false;
         self.decide(kept, Event::Cleared);
         self.show_count(&all);
         held
+    }
+
+    /// An operator has changed the compute: one that was quarantined for what its agent says is tried again at once.
+    pub fn changed(&self, id: &ComputeId) {
+        let mut all = self.lock();
+        if let Some(kept) = all.get_mut(id).filter(|kept| kept.is_barred) {
+            kept.is_barred = false;
+            self.decide(kept, Event::Cleared);
+            self.show_count(&all);
+        }
     }
 
     /// Forgets a compute that is deleted: another that gets its name begins anew.

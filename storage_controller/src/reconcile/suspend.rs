@@ -8,6 +8,7 @@ use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_domain::suspend::{self, Step};
 use serde_json::json;
 
+use super::ahead;
 use super::metrics::Suspension;
 use super::pass::{Bench, Next, failed};
 use crate::observe::{Call, Entry};
@@ -68,7 +69,10 @@ async fn end(bench: &Bench, id: &ComputeId, entry: &Entry, timeout: Duration, id
         }
         Err(error) => {
             metrics.suspended(Suspension::Failed);
-            failed(bench, id, entry, Call::Probe, &error)
+            match ahead::learn(bench, id, entry, &error).await {
+                Some(next) => next,
+                None => failed(bench, id, entry, Call::Probe, &error),
+            }
         }
     }
 }

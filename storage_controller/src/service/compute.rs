@@ -126,7 +126,7 @@ impl Desk {
         if generation < Generation(1) {
             return Err(ServiceError::NoSpec(id));
         }
-        let outcome = |entry: &Entry| entry.observed.as_ref().and_then(|seen| settled(generation, seen));
+        let outcome = |entry: &Entry| settled(&entry.intent(), generation, entry.observed.as_deref()?);
         let result = |outcome, entry: &Entry| WaitResult { outcome, generation, compute: view(&leading, entry) };
         tokio::select! {
             entry = changes.wait_for(|entry| outcome(entry).is_some()) => match entry {
@@ -220,7 +220,13 @@ impl Desk {
         let outcome = leading.writer.submit_for(caller, change).await;
         self.metrics.took(Operation::Write, begun.elapsed());
         match outcome {
-            Ok(committed) => Ok(committed),
+            Ok(committed) => {
+                // It has a record if the compute itself was changed.
+                if committed.changed && committed.record.is_some() {
+                    leading.quarantine.changed(id);
+                }
+                Ok(committed)
+            }
             Err(error) => {
                 self.metrics.write_failed(&error);
                 if error == WriteError::NotLeader {

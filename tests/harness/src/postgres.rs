@@ -292,6 +292,42 @@ impl Cluster {
         }
     }
 
+    /// Stops the server, keeps a copy of its data under `name`, and starts it again: what is committed later is lost when
+    /// the copy is put back.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the server does not end or start in time, or the copy cannot be made.
+    pub async fn copy_data(&self, name: &str) -> Result<(), ClusterError> {
+        self.stop(StopMode::Fast).await?;
+        self.replace("data", &format!("copy-{name}"))?;
+        self.start_again().await
+    }
+
+    /// Kills the server in order, puts the copy `name` in the place of its data, and starts it: a database that lost its
+    /// last commits. The copy stays, so that it can be put back again.
+    ///
+    /// # Errors
+    /// As [`Self::copy_data`]; also if there is no such copy.
+    pub async fn put_back(&self, name: &str) -> Result<(), ClusterError> {
+        self.stop(StopMode::Immediate).await?;
+        self.replace(&format!("copy-{name}"), "data")?;
+        self.start_again().await
+    }
+
+    /// Makes `to` a copy of `from`, both in this cluster's directory; what was there before goes.
+    fn replace(&self, from: &str, to: &str) -> Result<(), ClusterError> {
+        let old = self.dir.join(to);
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
+        }
+        let output = self.command(Path::new("/bin/cp")).args(["-a", from, to]).stdin(Stdio::null()).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(ClusterError(format!("cannot copy {from} to {to}: {said}")))
+    }
+
     async fn end(&self, signal: Signal) -> Result<(), ClusterError> {
         let Some(server) = self.lock().as_ref().map(|running| running.server) else { return Ok(()) };
         if signal == Signal::KILL {

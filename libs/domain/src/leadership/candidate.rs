@@ -43,6 +43,7 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
         | Event::Renewed { .. }
         | Event::Heard(_)
         | Event::Fenced
+        | Event::Outbid { .. }
         | Event::TookOver
         | Event::TakeOverFailed
         | Event::Drained

@@ -162,8 +162,14 @@ pub enum Event {
         /// Own clock before it was sent.
         sent_at: Duration,
     },
-    /// A renewal or a write found that the row is not ours.
+    /// A renewal or a write found that the row is not ours, or that the database has lost what this leadership wrote.
     Fenced,
+    /// An agent has heard of this later leadership and refuses ours: either the row is not ours any more, or the database
+    /// has lost that term.
+    Outbid {
+        /// The highest term that the agent has seen.
+        term: Term,
+    },
     /// Migrated, loaded, tasks started.
     TookOver,
     /// A migration or the load failed.
@@ -199,6 +205,8 @@ pub enum Action {
     Claim(Claim),
     /// Migrate, load, start the leader's tasks.
     TakeOver(Term),
+    /// Renew the lease at once: the answer says whether the row is still ours.
+    Renew,
     /// Cancel and join everything this leadership started, flush if it was not lost, then report `Drained`.
     StopLeading {
         /// Whether the observed state is flushed: only by a leadership that is not lost.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgfleet_api::Term;
 
 use super::candidate::claim;
+use super::outbid;
 use super::{Action, Began, Ending, Event, Failed, Phase, State, Waiting, Why};
 
 /// A term is held: by a member that takes over, by one that serves, or by one that is suspended.
@@ -17,10 +18,21 @@ pub(super) fn holding(next: &mut State, term: Term, serves: bool, event: Event, 
             {
                 *proved_at = sent_at.max(*proved_at);
             }
+            // Still ours: the database has lost the term that an agent has seen.
+            if next.outbid.is_some_and(|since| sent_at >= since) {
+                return stop(next, term, Why::Outbid);
+            }
             if serves {
                 lead_or_suspend(next, now);
             }
             Vec::new()
+        }
+        Event::Outbid { term: seen } => {
+            if !outbid::raise(next, term, seen) || next.outbid.is_some() {
+                return Vec::new();
+            }
+            next.outbid = Some(now);
+            vec![Action::Renew]
         }
         Event::TookOver if !serves => {
             if let Phase::TakingOver { proved_at, .. } = next.phase {
@@ -91,6 +103,7 @@ fn lead_or_suspend(next: &mut State, now: Duration) {
 fn stop(next: &mut State, term: Term, why: Why) -> Vec<Action> {
     let flush = why != Why::Lost;
     next.failed.clear();
+    next.outbid = None;
     next.phase = Phase::SteppingDown { term, why };
     vec![Action::StopLeading { flush }]
 }
@@ -106,11 +119,16 @@ pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event
                 next.phase = Phase::Gone;
                 vec![Action::Release(term, Ending::Done), Action::Exit(Ending::Done)]
             }
-            Why::Lost => {
+            // The row is read once more: if it is still ours, it is claimed above every term that is known.
+            Why::Lost | Why::Outbid => {
                 next.phase = Phase::Candidate(Waiting::Idle);
                 vec![Action::ReadRow]
             }
         },
+        Event::Outbid { term: seen } => {
+            outbid::raise(next, term, seen);
+            Vec::new()
+        }
         Event::Terminate => {
             next.phase = Phase::SteppingDown { term, why: Why::Terminating };
             Vec::new()
@@ -178,6 +196,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, since: Duration, event:
         | Event::ClaimEnded(_)
         | Event::Renewed { .. }
         | Event::Fenced
+        | Event::Outbid { .. }
         | Event::TookOver
         | Event::TakeOverFailed
         | Event::Drained

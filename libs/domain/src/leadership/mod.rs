@@ -19,6 +19,7 @@ mod answer;
 mod candidate;
 mod event;
 mod holder;
+mod outbid;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use pgfleet_api::{InstanceId, Term};
 
 pub use answer::{Answer, Reply, Row, judge};
 pub use event::{Action, AskEnd, Began, Claim, ClaimEnd, Ending, Event, PastTerm, Seen, failed_targets};
+pub use outbid::{Jump, MAX_TERM_JUMP, jump};
 
 /// What a member is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +119,8 @@ pub enum Why {
     Terminating,
     /// The database says that somebody else leads.
     Lost,
+    /// An agent has seen a later term that the database does not know: it is claimed over.
+    Outbid,
 }
 
 /// How long the row has stood still, on this member's clock.
@@ -171,6 +175,9 @@ pub struct State {
     pub can_lead: bool,
     /// Newest migration that this program would have to run; `None`: nothing is pending.
     pub pending: Option<String>,
+    /// Since when, on the own clock, an agent is known to have seen a term above the own one; the first renewal that is sent
+    /// after it tells what that means.
+    pub outbid: Option<Duration>,
     /// What failed just before the own term.
     pub failed: Vec<Failed>,
     /// A reading of the row failed since the last one that did not.
@@ -197,6 +204,7 @@ impl State {
             wish,
             can_lead: true,
             pending: None,
+            outbid: None,
             failed: Vec::new(),
             blind: false,
             next_read: Duration::ZERO,
@@ -245,6 +253,15 @@ impl State {
     #[must_use]
     pub fn refuses(&self, target: Option<&str>, force: bool, now: Duration) -> bool {
         !force && self.failed.iter().any(|failed| target == Some(failed.target.as_str()) && now < failed.until)
+    }
+
+    /// What the row, as it was just read, says of lost terms: the highest that this member ever saw, if the row is below it.
+    /// A row only ever grows, so the database has lost the claims in between.
+    #[must_use]
+    pub fn lost_term(&self, row: Option<&Row>) -> Option<Term> {
+        let found = row.map_or(Term(0), |row| row.term);
+        (found < self.highest && self.watch.as_ref().is_none_or(|watch| watch.row.term != found))
+            .then_some(self.highest)
     }
 
     /// Who leads, as far as this member knows.
@@ -297,6 +314,7 @@ pub fn decide(state: &State, event: Event, now: Duration) -> (State, Vec<Action>
         | Event::ClaimEnded(_)
         | Event::Renewed { .. }
         | Event::Fenced
+        | Event::Outbid { .. }
         | Event::TookOver
         | Event::TakeOverFailed
         | Event::StepDownAsked { .. }
@@ -327,6 +345,10 @@ impl State {
             self.watch = None;
             return;
         };
+        if row.term < self.highest {
+            // The database has lost terms: whoever led in one of them is told so by it.
+            self.heard = None;
+        }
         self.highest = self.highest.max(row.term);
         let (since, stepped_down) = match &self.watch {
             Some(watch) if watch.row.term == row.term => {

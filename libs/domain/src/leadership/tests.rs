@@ -456,3 +456,85 @@ fn a_failed_take_over_releases_the_row_and_ends() {
     let (_, actions) = run(State::new(config(1, false)), events);
     assert_eq!(actions, [Action::Release(Term(1), Ending::TakeOverFailed), Action::Exit(Ending::TakeOverFailed)]);
 }
+
+#[test]
+fn an_outbid_leader_renews_and_if_the_row_is_its_own_claims_above_what_the_agent_saw() {
+    let (state, actions) = decide(&leading(1, 3), Event::Outbid { term: Term(9) }, at(100));
+    assert_eq!((state.role(), actions), (Role::Leader, vec![Action::Renew]));
+    let (state, actions) = decide(&state, Event::Outbid { term: Term(8) }, at(101));
+    assert!(actions.is_empty(), "it asks already");
+    let (state, actions) = decide(&state, Event::Renewed { sent_at: at(99) }, at(102));
+    assert_eq!((state.role(), actions), (Role::Leader, vec![]), "sent before it knew");
+    let (state, actions) = decide(&state, Event::Renewed { sent_at: at(103) }, at(104));
+    assert_eq!((state.role(), actions), (Role::SteppingDown, vec![Action::StopLeading { flush: true }]));
+    let (state, actions) = decide(&state, Event::Drained, at(110));
+    assert_eq!(actions, [Action::ReadRow]);
+    let (_, actions) = decide(&state, Event::RowRead(Some(row(1, 3, 8))), at(111));
+    let claim = claim_of(&actions);
+    assert_eq!((claim.how, claim.floor, claim.end_sessions), (Began::Revert, Term(9), false));
+}
+
+#[test]
+fn an_outbid_leader_whose_row_is_gone_ends_without_a_flush() {
+    let (state, _) = decide(&leading(1, 3), Event::Outbid { term: Term(4) }, at(100));
+    let (state, actions) = decide(&state, Event::Fenced, at(101));
+    assert_eq!(actions, [Action::StopLeading { flush: false }]);
+    assert_eq!(state.outbid, None);
+    let (state, _) = run(state, vec![(102, Event::Drained), (103, Event::RowRead(Some(row(2, 4, 0))))]);
+    assert_eq!((state.role(), state.leader().map(|leader| leader.term)), (Role::Candidate, Some(Term(4))));
+}
+
+#[test]
+fn an_agents_term_counts_only_for_a_leader_and_only_within_reason() {
+    for (term, highest) in [(3, 3), (2, 3), (1_000_003, 1_000_003), (1_000_004, 3)] {
+        let (state, actions) = decide(&leading(1, 3), Event::Outbid { term: Term(term) }, at(100));
+        assert_eq!((state.highest, actions.len()), (Term(highest), usize::from(highest > 3)), "{term}");
+    }
+    let seen = Event::Outbid { term: Term(9) };
+    let (stepping, _) = decide(&leading(1, 3), Event::StepDownAsked { successor: None }, at(10));
+    let (state, actions) = decide(&stepping, seen.clone(), at(11));
+    assert_eq!((state.highest, &state.phase, actions), (Term(9), &stepping.phase, vec![]), "for a claim of its own");
+    let stepped_down = decide(&stepping, Event::Drained, at(20)).0;
+    let gone = decide(&State::new(config(1, false)), Event::Terminate, at(1)).0;
+    for state in [State::new(config(1, false)), stepped_down, gone] {
+        assert_eq!(decide(&state, seen.clone(), at(21)), (state, vec![]));
+    }
+    let taking = vec![
+        (0, Event::RowRead(None)),
+        (1, Event::ClaimEnded(ClaimEnd::Won { term: Term(3), sent_at: at(0) })),
+        (2, seen),
+    ];
+    let (state, actions) = run(State::new(config(1, false)), taking);
+    assert_eq!((state.role(), actions), (Role::TakingOver, vec![Action::Renew]));
+    let (state, _) = decide(&state, Event::TookOver, at(3));
+    assert_eq!(state.role(), Role::Leader, "the renewal decides");
+}
+
+#[test]
+fn a_row_that_fell_tells_of_lost_terms_once_and_is_claimed_above_them() {
+    let (state, _) = run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 7, 1))))]);
+    assert_eq!(state.lost_term(Some(&row(1, 7, 2))), None);
+    assert_eq!(state.lost_term(Some(&row(3, 8, 0))), None);
+    assert_eq!(state.lost_term(None), Some(Term(7)));
+    assert_eq!(state.lost_term(Some(&row(3, 5, 9))), Some(Term(7)));
+    let fell =
+        vec![(500, Event::RowRead(Some(row(3, 5, 9)))), (501, Event::Answered { term: Term(5), answer: Answer::Dead })];
+    let (state, actions) = run(state, fell);
+    assert_eq!(state.lost_term(Some(&row(3, 5, 9))), None, "it is known");
+    let claim = claim_of(&actions);
+    assert_eq!((claim.floor, claim.seen.map(|seen| seen.term)), (Term(7), Some(Term(5))));
+    assert_eq!(State::new(config(2, false)).lost_term(None), None, "a new process knows of nothing");
+    // Its own row of an earlier term came back: it was that process's, and is claimed above all it ever held.
+    let lost = vec![(10, Event::Fenced), (20, Event::Drained), (21, Event::RowRead(Some(row(1, 5, 2))))];
+    assert_eq!(claim_of(&run(leading(1, 9), lost).1).floor, Term(9));
+}
+
+#[test]
+fn nobody_is_sent_to_a_leader_of_a_lost_term() {
+    let (state, _) = run(State::new(config(2, false)), vec![(0, Event::RowRead(Some(row(1, 7, 1))))]);
+    let heard = LeaderRef { instance_id: id(4), term: Term(9), address: "http://m4".into() };
+    let (state, _) = decide(&state, Event::Heard(heard), at(1));
+    assert_eq!(state.leader().map(|leader| leader.term), Some(Term(9)));
+    let (state, _) = decide(&state, Event::RowRead(Some(row(3, 5, 0))), at(500));
+    assert_eq!(state.leader().map(|leader| leader.instance_id), Some(id(3)));
+}

@@ -126,8 +126,9 @@ impl Wire {
     /// its own snapshot, after the fence holds its lock. `None`: the fence found no row.
     pub(super) async fn begin(&self, items: &[Item], term: &LeaderTerm) -> Result<Option<Found>, DbError> {
         let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
-        let with_spec =
-            ids_of(items, |change| matches!(change, Change::Register { spec: None, .. } | Change::SetPolicy { .. }));
+        let with_spec = ids_of(items, |change| {
+            matches!(change, Change::Register { spec: None, .. } | Change::SetPolicy { .. } | Change::Lift { .. })
+        });
         let reported = ids_of(items, |change| matches!(change, Change::Observed { .. }));
         let (number, instance) = (term.term().get(), term.instance_id().0);
         let (fence_params, computes_params, observed_params): (Params<2>, Params<2>, Params<1>) =
@@ -402,6 +403,14 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
         (Change::SetPolicy { .. }, Write::Compute(record)) => {
             Some(json!({"op": "put_policy", "policy": record.policy}))
         }
+        (Change::Lift { seen, above, agent_hash, .. }, Write::Compute(record)) => Some(json!({
+            "op": "lift",
+            "agent_generation": above,
+            "agent_spec_hash": agent_hash,
+            "database_generation": seen,
+            "generation": record.generation,
+            "spec_hash": record.spec_hash,
+        })),
         (Change::Delete { .. }, Write::Tombstone { generation, .. }) => {
             Some(json!({"op": "delete", "generation": generation}))
         }

@@ -100,6 +100,18 @@ pub enum Change {
         /// The fields that change.
         policy: PutPolicy,
     },
+    /// Passes over a generation that an agent has and the database lacks, because it has lost it: the same content under
+    /// the next generation above the agent's. Nothing if the compute is at another generation than `seen` by now.
+    Lift {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The database's generation, as the leader knows it.
+        seen: Generation,
+        /// The agent's.
+        above: Generation,
+        /// The agent's content.
+        agent_hash: Option<SpecHash>,
+    },
     /// Forgets a compute; its generation is kept in a tombstone.
     Delete {
         /// Which compute.
@@ -124,6 +136,7 @@ impl Change {
             Self::Register { compute_id, .. }
             | Self::PutSpec { compute_id, .. }
             | Self::SetPolicy { compute_id, .. }
+            | Self::Lift { compute_id, .. }
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
             Self::Journal(action) => action.compute_id.as_ref(),
@@ -134,7 +147,11 @@ impl Change {
         match self {
             Self::Register { spec, .. } => spec.as_ref(),
             Self::PutSpec { spec, .. } => Some(spec),
-            Self::SetPolicy { .. } | Self::Delete { .. } | Self::Observed { .. } | Self::Journal(_) => None,
+            Self::SetPolicy { .. }
+            | Self::Lift { .. }
+            | Self::Delete { .. }
+            | Self::Observed { .. }
+            | Self::Journal(_) => None,
         }
     }
 }
@@ -152,7 +169,7 @@ pub struct Committed {
     pub changed: bool,
     /// The number of this change or, if nothing was written, of the last change before it.
     pub change_seq: i64,
-    /// After `Register`, `PutSpec` and `SetPolicy`: the whole row as it is in the database.
+    /// After `Register`, `PutSpec`, `SetPolicy` and a `Lift` that changed something: the whole row as it is in the database.
     pub record: Option<ComputeRecord>,
     /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
     pub observed: Option<Observed>,

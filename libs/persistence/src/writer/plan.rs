@@ -21,7 +21,7 @@ pub(super) struct Before {
     pub(super) agent_url: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) generation: Generation,
-    /// Read only for a change that has to keep it: a `Register` without a spec, a `SetPolicy`.
+    /// Read only for a change that has to keep it: a `Register` without a spec, a `SetPolicy`, a `Lift`.
     pub(super) spec: Option<Arc<Value>>,
     pub(super) spec_hash: Option<SpecHash>,
     pub(super) policy: Policy,
@@ -80,6 +80,10 @@ pub(super) fn plan(
         Change::SetPolicy { compute_id, policy } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(set_policy(compute_id, *policy, row, stamp))
+        }
+        Change::Lift { compute_id, seen, above, .. } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(lift(compute_id, *seen, *above, row, stamp))
         }
         Change::Delete { compute_id } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
@@ -150,6 +154,27 @@ fn register(
         },
         write: changed.then_some(Write::Compute(record)),
     }
+}
+
+fn lift(compute_id: &ComputeId, seen: Generation, above: Generation, row: &Before, stamp: Stamp) -> Planned {
+    if row.generation != seen || above < seen || row.spec_hash.is_none() {
+        return Planned { answer: Committed { changed: false, ..about(compute_id, row, stamp.last) }, write: None };
+    }
+    let record = ComputeRecord {
+        compute_id: compute_id.clone(),
+        agent_url: row.agent_url.clone(),
+        labels: row.labels.clone(),
+        generation: above.next(),
+        spec: row.spec.clone(),
+        spec_hash: row.spec_hash.clone(),
+        policy: row.policy,
+        change_seq: stamp.last + 1,
+        created_at: row.created_at,
+        updated_at: stamp.now,
+    };
+    let generation = record.generation;
+    let answer = Committed { generation, record: Some(record.clone()), ..about(compute_id, row, stamp.last + 1) };
+    Planned { answer, write: Some(Write::Compute(record)) }
 }
 
 fn set_policy(compute_id: &ComputeId, policy: PutPolicy, row: &Before, stamp: Stamp) -> Planned {

@@ -40,6 +40,7 @@ impl Room {
             Action::AskStepDown { leader, force } => self.ask_step_down(leader, force),
             Action::Claim(claim) => self.claim(claim).await,
             Action::TakeOver(_) => self.take_over(),
+            Action::Renew => self.order(Order::Renew).await,
             Action::StopLeading { flush } => self.stop_leading(flush),
             Action::Release(term, why) => self.release(term, why).await,
             Action::Exit(ending) => return Some(ending),

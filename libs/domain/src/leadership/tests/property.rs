@@ -39,6 +39,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         prop::option::of(Just("c".to_owned())).prop_map(Event::Pending),
         any::<bool>().prop_map(|force| Event::TakeOverAsked { force, until: at(9000) }),
         Just(Event::Fenced),
+        (0i64..30).prop_map(|term| Event::Outbid { term: Term(term) }),
         Just(Event::TookOver),
         Just(Event::TakeOverFailed),
         Just(Event::Drained),
