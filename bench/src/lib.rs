@@ -35,7 +35,7 @@ mod wire;
 
 pub use floors::Floors;
 pub use plan::{ALL, Plan, Scenario};
-pub use report::{Figures, Report};
+pub use report::{Figures, Report, commit, machine, today};
 pub use scenarios::planned::Planned;
 pub use scenarios::restarts::Restarts;
 pub use scenarios::sigkill::Sigkill;

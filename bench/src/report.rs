@@ -59,7 +59,7 @@ impl Report {
         Self {
             scenario: "handover",
             commit: commit(),
-            date: chrono::Utc::now().format("%F").to_string(),
+            date: today(),
             machine: machine(),
             n,
             figures: Figures::default(),
@@ -70,8 +70,10 @@ impl Report {
     }
 }
 
-/// Results of an earlier run do not make a checkout another one.
-pub(crate) fn commit() -> String {
+/// The commit that is measured, `-dirty` if the checkout differs from it. Results of an earlier run do not make a checkout
+/// another one.
+#[must_use]
+pub fn commit() -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -81,8 +83,15 @@ pub(crate) fn commit() -> String {
     if changed.is_some_and(|changed| changed.is_empty()) { head } else { format!("{head}-dirty") }
 }
 
+/// The day, as results name it.
+#[must_use]
+pub fn today() -> String {
+    chrono::Utc::now().format("%F").to_string()
+}
+
 /// Cores, memory, kernel.
-pub(crate) fn machine() -> String {
+#[must_use]
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let memory = read("/proc/meminfo");

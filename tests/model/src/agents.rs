@@ -4,7 +4,7 @@
 //! agent runs [`admit`]. What it heard and did is kept beside the ledger, so that a ledger that forgets is seen.
 
 use pgfleet_api::{ClusterId, ComputeId, Fence, Generation, SpecHash, Term};
-use pgfleet_domain::fence::{LedgerRecord, Verdict, admit};
+use pgfleet_domain::fence::{LedgerRecord, Refusal, Verdict, admit};
 
 use crate::mind::{Inst, LeaderRow, Stand};
 use crate::scene::{Breach, Mutant, Scene};
@@ -17,17 +17,26 @@ const THEIRS: u8 = 1;
 /// So many pushes fit at most.
 pub const PUSHES: usize = 2;
 
+/// A generation and what it says, which differs where a generation was given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Spec {
+    /// Its number.
+    pub generation: u8,
+    /// 0 before commits were lost, 1 afterwards.
+    pub content: u8,
+}
+
 /// A push under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Push {
     /// Which fleet.
     pub fleet: u8,
+    /// Who hears the answer.
+    pub by: Inst,
     /// Under which term.
     pub term: u8,
-    /// Which generation.
-    pub generation: u8,
-    /// What it says: differs where a generation was given twice.
-    pub content: u8,
+    /// What.
+    pub spec: Spec,
 }
 
 /// What the database held at some moment.
@@ -36,14 +45,14 @@ pub struct Saved {
     row: Option<LeaderRow>,
     gave_up: bool,
     failed: [bool; 2],
-    generation: u8,
+    spec: Spec,
 }
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Agents {
-    /// Newest generation in the database.
-    pub generation: u8,
+    /// Newest spec in the database.
+    pub spec: Spec,
     /// Whether commits were lost: what is written from then on is other content.
     pub lost: bool,
     /// What the database goes back to.
@@ -64,6 +73,9 @@ impl Agents {
         if let Some(Saved { row: Some(row), .. }) = &mut self.saved {
             f(&mut row.owner);
         }
+        for push in self.pushes.iter_mut().flatten() {
+            f(&mut push.by);
+        }
     }
 
     /// Every term that it names.
@@ -80,12 +92,12 @@ impl Agents {
 
     /// Every generation that it names.
     pub fn each_generation(&mut self, f: &mut impl FnMut(&mut u8)) {
-        f(&mut self.generation);
+        f(&mut self.spec.generation);
         if let Some(saved) = &mut self.saved {
-            f(&mut saved.generation);
+            f(&mut saved.spec.generation);
         }
         for push in self.pushes.iter_mut().flatten() {
-            f(&mut push.generation);
+            f(&mut push.spec.generation);
         }
         f(&mut self.ledger.1);
         f(&mut self.acted);
@@ -105,36 +117,39 @@ impl World {
     /// A write commits a new spec.
     pub fn new_generation(&mut self, scene: &Scene) {
         if scene.pushes > 0 {
-            self.agents.generation += 1;
+            let agents = &mut self.agents;
+            agents.spec = Spec { generation: agents.spec.generation + 1, content: u8::from(agents.lost) };
         }
     }
 
     /// The leader sends what it knows. Whether it still leads is not asked: a call may hang for long.
     pub fn push(&mut self, slot: u8, scene: &Scene) -> bool {
         let member = self.member(slot);
-        let term = match member.mind.map(|mind| mind.stand) {
-            Some(Stand::Leader { term, .. } | Stand::Suspended { term, .. }) => term,
-            _ => return false,
-        };
-        let content = u8::from(self.agents.lost && member.knows > 0);
-        self.send(Push { fleet: OURS, term, generation: member.knows, content }, scene)
+        let Some(mind) = &member.mind else { return false };
+        let (Stand::Leader { term, .. } | Stand::Suspended { term, .. }) = mind.stand else { return false };
+        self.send(Push { fleet: OURS, by: mind.me, term, spec: member.knows }, scene);
+        true
     }
 
     /// Another fleet's leader takes the agent for one of its own, with higher numbers.
     pub fn push_foreign(&mut self, scene: &Scene) -> bool {
         let term = self.row.map_or(0, |row| row.term).max(self.agents.ledger.0) + 1;
-        let generation = self.agents.generation.max(self.agents.ledger.1) + 1;
-        self.send(Push { fleet: THEIRS, term, generation, content: 0 }, scene)
+        let generation = self.agents.spec.generation.max(self.agents.ledger.1) + 1;
+        let by = self.member(0).last;
+        self.send(Push { fleet: THEIRS, by, term, spec: Spec { generation, content: 0 } }, scene);
+        true
     }
 
-    fn send(&mut self, push: Push, scene: &Scene) -> bool {
-        let room = self.agents.pushes.iter_mut().take(usize::from(scene.pushes)).find(|place| place.is_none());
-        room.map(|place| *place = Some(push)).is_some()
+    /// Where no more fit, the oldest is lost.
+    fn send(&mut self, push: Push, scene: &Scene) {
+        let places = &mut self.agents.pushes[..usize::from(scene.pushes)];
+        let free = places.iter().position(Option::is_none).unwrap_or(0);
+        places[free] = Some(push);
     }
 
-    /// A push arrives; it may come again.
-    pub fn deliver(&mut self, place: u8, again: bool, scene: &Scene) -> bool {
-        let Some(push) = self.agents.pushes[usize::from(place)] else { return false };
+    /// A push arrives; it may come again. Who hears the answer, and what it says if it is a refusal.
+    pub fn deliver(&mut self, place: u8, again: bool, scene: &Scene) -> Option<(Inst, Option<Refusal>)> {
+        let push = self.agents.pushes[usize::from(place)]?;
         if !again {
             self.agents.pushes[usize::from(place)] = None;
         }
@@ -142,18 +157,18 @@ impl World {
         let known = record_of(self.agents.ledger);
         let admission = admit(&asked.compute_id, Some(&known), &asked);
         let (accepts, record) = if scene.is_off(Mutant::Ledger) {
-            (true, Some((push.term, push.generation, push.content)))
+            (true, Some((push.term, push.spec.generation, push.spec.content)))
         } else {
-            (admission.verdict == Verdict::Accept, admission.record.map(|record| ledger_of(&record, push.content)))
+            (admission.verdict == Verdict::Accept, admission.record.map(|record| ledger_of(&record, push.spec.content)))
         };
         let agent = &mut self.agents;
         if accepts {
             if push.fleet != OURS {
                 self.broken = Some(Breach::ForeignPush);
-            } else if push.term < agent.heard || push.generation < agent.acted {
+            } else if push.term < agent.heard || push.spec.generation < agent.acted {
                 self.broken = Some(Breach::StalePush);
             }
-            agent.acted = push.generation;
+            agent.acted = push.spec.generation;
         }
         if let Some(record) = record {
             if record.0 < agent.ledger.0 || record.1 < agent.ledger.1 {
@@ -165,7 +180,11 @@ impl World {
         if push.fleet == OURS {
             agent.heard = agent.heard.max(push.term);
         }
-        true
+        let refusal = match admission.verdict {
+            Verdict::Refuse(refusal) if !accepts => Some(refusal),
+            Verdict::Refuse(_) | Verdict::Accept | Verdict::AlreadyAccepted => None,
+        };
+        Some((push.by, refusal))
     }
 
     /// The moment that the database will go back to.
@@ -174,7 +193,7 @@ impl World {
             return false;
         }
         let (row, gave_up, failed) = (self.row, self.gave_up, self.failed);
-        self.agents.saved = Some(Saved { row, gave_up, failed, generation: self.agents.generation });
+        self.agents.saved = Some(Saved { row, gave_up, failed, spec: self.agents.spec });
         true
     }
 
@@ -182,7 +201,7 @@ impl World {
     pub fn lose_commits(&mut self) -> bool {
         let Some(saved) = self.agents.saved.take() else { return false };
         (self.row, self.gave_up, self.failed) = (saved.row, saved.gave_up, saved.failed);
-        self.agents.generation = saved.generation;
+        self.agents.spec = saved.spec;
         self.agents.lost = true;
         for member in &mut self.members {
             member.write = None;
@@ -210,8 +229,8 @@ fn fence_of(push: &Push, scene: &Scene) -> Fence {
         cluster_id: fleet_of(fleet),
         compute_id: own(),
         term: Term(i64::from(push.term)),
-        generation: Generation(i64::from(push.generation)),
-        spec_hash: hash_of(push.content),
+        generation: Generation(i64::from(push.spec.generation)),
+        spec_hash: hash_of(push.spec.content),
     }
 }
 

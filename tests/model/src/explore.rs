@@ -1,9 +1,10 @@
-//! The whole graph of a scene, and the search backwards from the states in which a member leads.
+//! The whole graph of a scene, and the search backwards from the states in which a member governs.
 //!
 //! Called by the tests and the program `model`. States are told apart by 64 bits of their hash; only those that were not
 //! expanded yet are kept whole. A path is walked again from the first state.
 //!
-//! Headless: a state from which some member cannot lead *by itself*, with all others frozen and nothing failing any more.
+//! Headless: a state from which some member cannot govern *by itself*, with all others frozen and nothing failing any more:
+//! lead and, where there is an agent, have it do what the database says.
 //! That is stricter than "a leader can emerge": it also asks that nobody waits for ever for one that does not move.
 
 use std::collections::HashMap;
@@ -130,7 +131,7 @@ pub fn explore(scene: &Scene, limit: usize, mut tell: impl FnMut(usize, usize)) 
 impl Explored {
     /// Notes what is to be said of a state.
     fn note(&mut self, world: &World, id: u32) {
-        let leading = (0..self.scene.members).filter(|slot| world.leads(*slot)).fold(0, |all, slot| all | 1 << slot);
+        let leading = (0..self.scene.members).filter(|slot| world.governs(*slot, &self.scene)).fold(0, |all, slot| all | 1 << slot);
         self.leading.push(leading);
         let Some(breach) = world.broken else { return };
         match self.breaches.iter_mut().find(|(known, ..)| *known == breach) {

@@ -108,6 +108,8 @@ pub enum Why {
     Terminating,
     /// The database says so.
     Lost,
+    /// An agent has seen a later term than the database.
+    Outbid,
 }
 
 /// [`Watch`] in the finite form.
@@ -153,6 +155,8 @@ pub struct Mind {
     pub refuses: u8,
     /// Whether a reading failed since the last one.
     pub blind: bool,
+    /// For how long it knows that an agent has seen a later term.
+    pub outbid: Option<u8>,
 }
 
 /// The times of every member: revert < hold < lease, as the product demands. In ticks: lease 2, margin 1, hold 1; a
@@ -260,6 +264,7 @@ impl Stand {
                     domain::Why::Asked(successor) => Why::Asked(successor.as_ref().map(|who| inst_of(who.instance_id))),
                     domain::Why::Terminating => Why::Terminating,
                     domain::Why::Lost => Why::Lost,
+                    domain::Why::Outbid => Why::Outbid,
                 },
             },
             Phase::SteppedDown { term, successor, since } => Self::SteppedDown {
@@ -286,6 +291,7 @@ impl Stand {
                     Why::Asked(successor) => domain::Why::Asked(successor.map(candidate)),
                     Why::Terminating => domain::Why::Terminating,
                     Why::Lost => domain::Why::Lost,
+                    Why::Outbid => domain::Why::Outbid,
                 },
             },
             Self::SteppedDown { term, successor, since } => Phase::SteppedDown {
@@ -324,7 +330,8 @@ impl Mind {
         let refuses = state.failed.iter().map(|failed| left(now, failed.until)).max().unwrap_or(0);
         let me = inst_of(state.config.me);
         let (stand, highest) = (Stand::of(&state.phase, now), small(state.highest));
-        Self { me, stand, sight, highest, wish, pending: state.pending.is_some(), refuses, blind: state.blind }
+        let outbid = state.outbid.map(|since| age(now, since, PROVED));
+        Self { me, stand, sight, highest, wish, pending: state.pending.is_some(), refuses, blind: state.blind, outbid }
     }
 
     /// A state of this form, at [`NOW`].
@@ -350,6 +357,7 @@ impl Mind {
             pending: self.pending.then(|| TARGET.to_owned()),
             failed: if self.refuses > 0 { vec![failed] } else { Vec::new() },
             blind: self.blind,
+            outbid: self.outbid.map(ago),
             next_read: NOW,
             seed: 0,
             ..State::new(config(self.me, false))

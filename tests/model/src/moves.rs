@@ -120,7 +120,9 @@ impl What {
             | Self::TookOver
             | Self::Drained
             | Self::WriteCommits
-            | Self::WriteAborts => true,
+            | Self::WriteAborts
+            | Self::Pushes
+            | Self::PushArrives { .. } => true,
             Self::Dies
             | Self::Reads(Wire::True | Wire::Refuses)
             | Self::ReadFails
@@ -133,8 +135,6 @@ impl What {
             | Self::AskedToStepDown
             | Self::AskedToTakeOver
             | Self::WriteBegins
-            | Self::Pushes
-            | Self::PushArrives { .. }
             | Self::ForeignPush
             | Self::Saved
             | Self::CommitsLost => false,
@@ -151,13 +151,14 @@ pub fn moves(world: &World, scene: &Scene, out: &mut Vec<Move>) {
         of_member(world, by, scene, &mut |what| out.push(Move { by, what }));
     }
     if scene.pushes > 0 {
-        let mut more = |what| out.push(Move { by: 0, what });
-        for place in 0..2 {
-            if world.agents.pushes[usize::from(place)].is_some() {
-                more(What::PushArrives { place, again: true });
-                more(What::PushArrives { place, again: false });
+        for (place, push) in (0..).zip(&world.agents.pushes) {
+            if let Some(push) = push {
+                let mut more = |again| out.push(Move { by: push.by.slot, what: What::PushArrives { place, again } });
+                more(true);
+                more(false);
             }
         }
+        let mut more = |what| out.push(Move { by: 0, what });
         more(What::ForeignPush);
         if scene.lost_commits {
             more(What::Saved);

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use pgfleet_api::Term;
 use pgfleet_api::controller::{Candidate, ControllerStatus};
+use pgfleet_domain::fence::Refusal;
 use pgfleet_domain::leadership::{
     Action, Answer, AskEnd, Claim, ClaimEnd, Ending, Event, PastTerm, Reply, decide, failed_targets, judge,
 };
 
+use crate::agents::Spec;
 use crate::mind::{Inst, LeaderRow, Mind, NOW, Stand, TARGET, TICK, Why, address_of, id_of, inst_of};
 use crate::moves::{Move, What, Wire};
 use crate::scene::{Breach, Mutant, Scene};
@@ -59,7 +61,7 @@ impl Run<'_> {
             What::WriteCommits => self.write_commits(),
             What::WriteAborts => self.world.member_mut(self.by).write = None,
             What::Pushes => return self.world.push(self.by, self.scene),
-            What::PushArrives { place, again } => return self.world.deliver(place, again, self.scene),
+            What::PushArrives { place, again } => return self.push_arrives(place, again),
             What::ForeignPush => return self.world.push_foreign(self.scene),
             What::Saved => return self.world.save(),
             What::CommitsLost => return self.world.lose_commits(),
@@ -78,7 +80,7 @@ impl Run<'_> {
         }
         member.last.life += 1;
         member.mind = Some(Mind::new(member.last, takes_over, pending));
-        member.knows = 0;
+        member.knows = Spec::default();
         true
     }
 
@@ -86,7 +88,7 @@ impl Run<'_> {
     fn ends(&mut self) {
         let member = self.world.member_mut(self.by);
         (member.mind, member.question, member.plea, member.bid) = (None, None, None, None);
-        member.knows = 0;
+        member.knows = Spec::default();
     }
 
     fn clock_moves(&mut self) {
@@ -120,8 +122,8 @@ impl Run<'_> {
 
     fn carry_out(&mut self, action: Action, mind: &Mind) {
         match action {
-            // It may read at any moment anyway. What it started is joined, or takes over, by moves of their own.
-            Action::ReadRow | Action::TakeOver(_) | Action::StopLeading { .. } => {}
+            // It may read and renew at any moment anyway. What it started is joined, or takes over, by moves of their own.
+            Action::ReadRow | Action::Renew | Action::TakeOver(_) | Action::StopLeading { .. } => {}
             Action::ReadHistory => self.read_history(mind),
             Action::AskStatus(row) => {
                 let (term, owner) = (LeaderRow::of_row(&row).term, inst_of(row.instance_id));
@@ -214,7 +216,7 @@ impl Run<'_> {
         let meant = peer.me == plea.to && peer.term() == Some(plea.term);
         match peer.stand {
             Stand::SteppedDown { .. } if meant => self.plea_ends(AskEnd::Consented),
-            Stand::SteppingDown { why: Why::Asked(_) | Why::Terminating | Why::Lost, .. } if meant => return false,
+            Stand::SteppingDown { why: Why::Asked(_) | Why::Terminating | Why::Lost | Why::Outbid, .. } if meant => return false,
             Stand::TakingOver { .. } | Stand::Leader { .. } | Stand::Suspended { .. } if meant => {
                 let target = me.pending.then_some(TARGET);
                 if target.is_some() && peer.state().refuses(target, plea.force, NOW) {
@@ -320,16 +322,34 @@ impl Run<'_> {
     }
 
     fn took_over(&mut self) {
-        self.world.member_mut(self.by).knows = self.world.agents.generation;
+        self.world.member_mut(self.by).knows = self.world.agents.spec;
         self.feed(Event::TookOver);
+    }
+
+    /// The agent judges, and its answer reaches the sender. A generation that the database lacks is written above.
+    fn push_arrives(&mut self, place: u8, again: bool) -> bool {
+        let Some((sender, refusal)) = self.world.deliver(place, again, self.scene) else { return false };
+        let Some(held) = self.world.process(sender).and_then(Mind::held) else { return true };
+        let (term, generation) = (self.world.agents.ledger.0, self.world.agents.ledger.1);
+        match refusal {
+            Some(Refusal::StaleTerm) => {
+                let event = Event::Outbid { term: Term(i64::from(term)) };
+                Run { world: self.world, scene: self.scene, by: sender.slot }.feed(event);
+            }
+            Some(Refusal::StaleGeneration | Refusal::Conflict) if self.world.holds(sender, held) => {
+                let spec = &mut self.world.agents.spec;
+                spec.generation = spec.generation.max(generation) + 1;
+                self.world.member_mut(sender.slot).knows = self.world.agents.spec;
+            }
+            Some(Refusal::StaleGeneration | Refusal::Conflict | Refusal::ForeignCluster | Refusal::WrongCompute) | None => {}
+        }
+        true
     }
 
     fn write_begins(&mut self) -> bool {
         let Some(mind) = self.mind() else { return false };
         let (Some(term), None) = (mind.term(), self.world.member(self.by).write) else { return false };
-        let row = self.world.row;
-        let holds = row.is_some_and(|row| row.term == term && row.owner == mind.me && !row.released);
-        if holds || self.scene.is_off(Mutant::Fence) {
+        if self.world.holds(mind.me, term) || self.scene.is_off(Mutant::Fence) {
             self.world.member_mut(self.by).write = Some(Write { by: mind.me, term });
         } else if mind.held().is_some() {
             self.feed(Event::Fenced);
@@ -343,9 +363,9 @@ impl Run<'_> {
             self.world.broken = Some(Breach::StaleWrite);
         }
         self.world.new_generation(self.scene);
-        let generation = self.world.agents.generation;
+        let spec = self.world.agents.spec;
         if self.mind().is_some_and(|mind| mind.me == write.by) {
-            self.world.member_mut(self.by).knows = generation;
+            self.world.member_mut(self.by).knows = spec;
         }
     }
 }

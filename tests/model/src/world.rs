@@ -2,7 +2,7 @@
 //!
 //! Invariant (tested): the successors of a world and of its canonical form have the same canonical forms.
 
-use crate::agents::Agents;
+use crate::agents::{Agents, Spec};
 use crate::mind::{Inst, LeaderRow, Mind, Stand};
 use crate::scene::{Breach, Mutant, Scene};
 
@@ -89,8 +89,8 @@ pub struct Member {
     pub bid: Option<Bid>,
     /// Its open write transaction, or that of a process before it.
     pub write: Option<Write>,
-    /// The generation that its process knows.
-    pub knows: u8,
+    /// The spec that its process knows.
+    pub knows: Spec,
 }
 
 /// An open write transaction, with a fence that held when it began.
@@ -132,7 +132,7 @@ impl World {
             plea: None,
             bid: None,
             write: None,
-            knows: 0,
+            knows: Spec::default(),
         };
         Self {
             row: None,
@@ -170,6 +170,20 @@ impl World {
         matches!(mind.stand, Stand::Leader { term, .. } if term == row.term)
     }
 
+    /// Whether the fence of this process holds in this term.
+    #[must_use]
+    pub fn holds(&self, inst: Inst, term: u8) -> bool {
+        self.row.is_some_and(|row| row.term == term && row.owner == inst && !row.released)
+    }
+
+    /// Whether this member leads, and the agent, if there is one, has what the database says.
+    #[must_use]
+    pub fn governs(&self, slot: u8, scene: &Scene) -> bool {
+        let agent = &self.agents;
+        let obeys = self.row.is_some_and(|row| (row.term, agent.spec.generation, agent.spec.content) == agent.ledger);
+        self.leads(slot) && (scene.pushes == 0 || obeys)
+    }
+
     /// Whether an open write holds the lock that a claim of the row waits for.
     #[must_use]
     pub fn is_locked(&self, scene: &Scene) -> bool {
@@ -201,7 +215,7 @@ impl World {
 
     fn each_generation(&mut self, mut f: impl FnMut(&mut u8)) {
         for member in &mut self.members {
-            f(&mut member.knows);
+            f(&mut member.knows.generation);
         }
         self.agents.each_generation(&mut f);
     }
@@ -310,7 +324,7 @@ impl Member {
 
     fn forget(&mut self, row: Option<LeaderRow>, scene: &Scene) {
         if scene.pushes == 0 {
-            self.knows = 0;
+            self.knows = Spec::default();
         }
         if let Some(bid) = &mut self.bid {
             bid.forget(row, scene);
