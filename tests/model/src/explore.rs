@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use crate::moves::{Move, moves};
-use crate::scene::{Breach, Scene};
+use crate::scene::{Breach, Finding, Scene};
 use crate::step::step;
 use crate::world::World;
 
@@ -97,6 +97,11 @@ pub fn explore(scene: &Scene, limit: usize, mut tell: impl FnMut(usize, usize)) 
         let id = index(found.states);
         found.states += 1;
         found.note(&world, id);
+        if scene.mutant.is_some_and(|mutant| mutant.finds().iter().any(|finding| found.has(*finding))) {
+            // It was missed, which is all that is asked of it.
+            found.complete = false;
+            break;
+        }
         next.clear();
         moves(&world, scene, &mut next);
         for (number, &step) in (0..).zip(&next) {
@@ -137,6 +142,21 @@ impl Explored {
         match self.breaches.iter_mut().find(|(known, ..)| *known == breach) {
             Some((_, _, count)) => *count += 1,
             None => self.breaches.push((breach, id, 1)),
+        }
+    }
+
+    /// What was explored.
+    #[must_use]
+    pub const fn scene(&self) -> &Scene {
+        &self.scene
+    }
+
+    /// Whether this was found.
+    #[must_use]
+    pub fn has(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Breach(breach) => self.breaches.iter().any(|(known, ..)| *known == breach),
+            Finding::Headless => self.headless.0 > 0,
         }
     }
 

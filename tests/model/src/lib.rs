@@ -8,6 +8,7 @@
 //! mind   one member's State <-> its finite, canonical form     world  all that there is at one moment, and its canonical form
 //! moves  what can happen next                                  step   what comes of it      agents  pushes and the ledger
 //! scene  which faults and which size; rules switched off       explore  the whole graph     model   stateright's view of it
+//!                                                                                                 report  for readers
 //! ```
 //!
 //! What makes the space finite without bounds on time, terms, crashes or messages: clocks are ages that stop at the limit
@@ -19,6 +20,7 @@ pub mod explore;
 pub mod mind;
 pub mod model;
 pub mod moves;
+pub mod report;
 pub mod scene;
 pub mod step;
 pub mod world;

@@ -183,6 +183,22 @@ impl Scene {
     pub const DEEP: [Self; 7] =
         [Self::PAIR, Self::MIGRATIONS, Self::WRITES, Self::AGENTS, Self::LOST, Self::THREE, Self::THREE_WRITE];
 
+    /// What is in it, beside crashes, restarts, pauses, clock rates and lost messages.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&'static str> {
+        let parts = [
+            (self.take_overs, "take-overs at start"),
+            (self.operators, "operators"),
+            (self.migrations, "failing migrations"),
+            (self.network, "false refusals, unread rows, unheard renewals"),
+            (self.late_answers, "late answers"),
+            (self.writes, "writes"),
+            (self.pushes > 0, "pushes and ledger"),
+            (self.lost_commits, "lost commits"),
+        ];
+        parts.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
+    }
+
     /// Whether this rule is off.
     #[must_use]
     pub fn is_off(&self, rule: Mutant) -> bool {
