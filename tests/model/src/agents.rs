@@ -105,7 +105,7 @@ impl Agents {
 
     /// Drops what makes no difference: the order of what is under way.
     pub fn forget(&mut self) {
-        self.pushes.sort_unstable();
+        self.pushes.sort_unstable_by(|one, other| other.cmp(one));
         if let Some(Saved { row: Some(row), .. }) = &mut self.saved {
             // Whatever the members remember of it, it has not been renewed as they think.
             row.renewals = 0;

@@ -50,6 +50,8 @@ pub enum What {
     AnswerArrives,
     /// Its request to step down arrives at the leader, again and again until it is answered.
     PleaArrives,
+    /// The leader's consent arrives.
+    ConsentArrives,
     /// It waits no longer for the answer to its request.
     PleaFails,
     /// Its claim ends the sessions of the old leader.
@@ -111,6 +113,7 @@ impl What {
             | Self::Ticks
             | Self::Reads(Wire::Silent)
             | Self::AnswerArrives
+            | Self::ConsentArrives
             | Self::PleaFails
             | Self::SessionsEnd
             | Self::ClaimRuns
@@ -213,7 +216,8 @@ fn of_stand(world: &World, by: u8, stand: Stand, scene: &Scene, more: &mut impl 
     match stand {
         Stand::Idle | Stand::SteppedDown { .. } => reads(scene, more),
         Stand::Asking => {
-            more(What::PleaArrives);
+            let granted = world.member(by).plea.is_some_and(|plea| plea.granted);
+            more(if granted { What::ConsentArrives } else { What::PleaArrives });
             more(What::PleaFails);
             if scene.late_answers {
                 more(What::Reads(Wire::Silent));

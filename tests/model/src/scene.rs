@@ -160,9 +160,13 @@ impl Scene {
         mutant: None,
     };
 
-    /// Two members with everything that touches leadership.
-    pub const PAIR: Self =
-        Self { name: "pair", late_answers: true, take_overs: true, operators: true, network: true, ..Self::NOTHING };
+    /// Two members with every fault but late answers.
+    pub const PAIR: Self = Self { name: "pair", take_overs: true, operators: true, network: true, ..Self::NOTHING };
+    /// Two members whose answers are late.
+    pub const LATE: Self = Self { name: "late answers", take_overs: true, late_answers: true, ..Self::NOTHING };
+    /// Two members whose answers are late, and ports that refuse.
+    pub const LATE_WRONG: Self =
+        Self { name: "late and wrong answers", take_overs: true, late_answers: true, network: true, ..Self::NOTHING };
     /// Two members, their migrations fail.
     pub const MIGRATIONS: Self =
         Self { name: "migrations", take_overs: true, operators: true, migrations: true, ..Self::NOTHING };
@@ -174,14 +178,32 @@ impl Scene {
     pub const LOST: Self = Self { name: "lost commits", writes: true, pushes: 1, lost_commits: true, ..Self::NOTHING };
     /// Three members.
     pub const THREE: Self = Self { name: "three", members: 3, take_overs: true, ..Self::NOTHING };
+    /// Three members and their operators.
+    pub const THREE_OPERATED: Self = Self { name: "three, operated", operators: true, ..Self::THREE };
+    /// Three members in a network that lies.
+    pub const THREE_LIED_TO: Self = Self { name: "three, lied to", network: true, ..Self::THREE };
+    /// Three members, their migrations fail.
+    pub const THREE_MIGRATE: Self = Self { name: "three that migrate", migrations: true, ..Self::THREE };
     /// Three members that write.
     pub const THREE_WRITE: Self = Self { name: "three that write", members: 3, writes: true, ..Self::NOTHING };
 
     /// What is explored in every run of the tests.
-    pub const BOUNDED: [Self; 4] = [Self::PAIR, Self::MIGRATIONS, Self::WRITES, Self::AGENTS];
+    pub const BOUNDED: [Self; 3] = [Self::LATE, Self::WRITES, Self::THREE];
     /// What is explored by the deep run.
-    pub const DEEP: [Self; 7] =
-        [Self::PAIR, Self::MIGRATIONS, Self::WRITES, Self::AGENTS, Self::LOST, Self::THREE, Self::THREE_WRITE];
+    pub const DEEP: [Self; 12] = [
+        Self::PAIR,
+        Self::LATE,
+        Self::LATE_WRONG,
+        Self::MIGRATIONS,
+        Self::WRITES,
+        Self::AGENTS,
+        Self::LOST,
+        Self::THREE,
+        Self::THREE_OPERATED,
+        Self::THREE_LIED_TO,
+        Self::THREE_MIGRATE,
+        Self::THREE_WRITE,
+    ];
 
     /// What is in it, beside crashes, restarts, pauses, clock rates and lost messages.
     #[must_use]

@@ -43,6 +43,7 @@ impl Run<'_> {
             What::PeerAnswers(wire) => return self.peer_answers(wire),
             What::AnswerArrives => return self.answer_arrives(),
             What::PleaArrives => return self.plea_arrives(),
+            What::ConsentArrives => self.plea_ends(AskEnd::Consented),
             What::PleaFails => self.plea_ends(AskEnd::Failed),
             What::SessionsEnd => return self.sessions_end(),
             What::ClaimRuns => return self.claim_runs(),
@@ -131,7 +132,7 @@ impl Run<'_> {
             }
             Action::AskStepDown { leader, force } => {
                 let term = u8::try_from(leader.term.get()).unwrap_or(u8::MAX);
-                let plea = Plea { to: inst_of(leader.instance_id), term, force };
+                let plea = Plea { to: inst_of(leader.instance_id), term, force, granted: false };
                 self.world.member_mut(self.by).plea = Some(plea);
             }
             Action::Claim(claim) => self.world.member_mut(self.by).bid = Some(bid_of(&claim)),
@@ -215,6 +216,9 @@ impl Run<'_> {
         };
         let meant = peer.me == plea.to && peer.term() == Some(plea.term);
         match peer.stand {
+            Stand::SteppedDown { .. } if meant && self.scene.late_answers => {
+                self.world.member_mut(self.by).plea = Some(Plea { granted: true, ..plea });
+            }
             Stand::SteppedDown { .. } if meant => self.plea_ends(AskEnd::Consented),
             Stand::SteppingDown { why: Why::Asked(_) | Why::Terminating | Why::Lost | Why::Outbid, .. } if meant => return false,
             Stand::TakingOver { .. } | Stand::Leader { .. } | Stand::Suspended { .. } if meant => {

@@ -40,6 +40,8 @@ pub struct Plea {
     pub term: u8,
     /// Also for a migration that failed.
     pub force: bool,
+    /// Whether the leader stepped down, and its answer travels.
+    pub granted: bool,
 }
 
 /// A claim under way.
