@@ -34,7 +34,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         prop::option::of(row).prop_map(Event::RowRead),
         (1i64..4, answer).prop_map(|(term, answer)| Event::Answered { term: Term(term), answer }),
-        prop_oneof![Just(AskEnd::Consented), Just(AskEnd::Failed), Just(AskEnd::NotThatLeader)].prop_map(Event::AskEnded),
+        prop_oneof![Just(AskEnd::Consented), Just(AskEnd::Failed), Just(AskEnd::NotThatLeader)]
+            .prop_map(Event::AskEnded),
         prop_oneof![Just(ClaimEnd::Lost), Just(ClaimEnd::Failed)].prop_map(Event::ClaimEnded),
         (1i64..4).prop_map(|term| Event::ClaimEnded(ClaimEnd::Won { term: Term(term), sent_at: Duration::ZERO })),
         Just(Event::Renewed { sent_at: Duration::ZERO }),
@@ -58,7 +59,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What was sent before `now` was sent in this very tick, or one or two ago; a wish lapses in a tick.
+/// What was sent before `now` was sent in this very tick, or one before: so late an answer is the latest that counts; a wish lapses in a tick.
 fn timed(event: Event, now: Duration, ago: u32) -> Event {
     let sent_at = now - TICK * ago;
     match event {
@@ -85,7 +86,7 @@ proptest! {
     #[test]
     fn a_decision_on_the_form_is_one_on_the_state(
         takes_over in any::<bool>(),
-        events in prop::collection::vec((any_event(), 0u32..3, 0u32..3), 1..60),
+        events in prop::collection::vec((any_event(), 0u32..3, 0u32..2), 1..60),
     ) {
         let mut state = State::new(config(ME, takes_over));
         let mut now = NOW;
@@ -123,11 +124,14 @@ fn canonical(mut world: World, scene: &Scene) -> World {
     world
 }
 
-/// The canonical forms of everything that can come of a world.
+/// The canonical forms of everything that can come of a world, other than its own: a claim that is bound to be lost counts
+/// as lost before the database says so.
 fn futures(world: &World, scene: &Scene) -> BTreeSet<u64> {
     let mut next = Vec::new();
     moves(world, scene, &mut next);
-    next.into_iter().filter_map(|taken| step(world, taken, scene)).map(|world| mark(&canonical(world, scene))).collect()
+    let own = mark(&canonical(world.clone(), scene));
+    let futures = next.into_iter().filter_map(|taken| step(world, taken, scene));
+    futures.map(|world| mark(&canonical(world, scene))).filter(|future| *future != own).collect()
 }
 
 proptest! {
@@ -140,6 +144,8 @@ proptest! {
         choices in prop::collection::vec(any::<prop::sample::Index>(), 1..120),
     ) {
         let scene = Scene::DEEP[which];
+        // A row that came back is taken for a new value of `renewals` by all who knew it: the form is coarser there.
+        prop_assume!(!scene.lost_commits);
         let mut world = World::new(&scene);
         for choice in choices {
             let form = canonical(world.clone(), &scene);
