@@ -260,7 +260,9 @@ impl World {
         for member in &self.members {
             let slot = member.last.slot;
             let mut alike = *member;
-            alike.each_inst(&mut |inst| inst.slot = u8::from(inst.slot != slot) + u8::from(Some(inst.slot) != owner) * 2);
+            alike.each_inst(&mut |inst| {
+                inst.slot = u8::from(inst.slot != slot) + u8::from(Some(inst.slot) != owner) * 2
+            });
             order.push((alike, slot));
         }
         order.sort_unstable();
@@ -345,7 +347,8 @@ impl Member {
             let same = row.is_some_and(|row| row.term == sight.row.term && row.owner == sight.row.owner);
             let still = same && row.is_some_and(|row| row.renewals == sight.row.renewals);
             // The next reading counts anew: nothing says since when it stood, or that it was read.
-            let anew = mind.blind || !still || sight.read > 1 || row.is_some_and(|row| row.released != sight.row.released);
+            let anew =
+                mind.blind || !still || sight.read > 1 || row.is_some_and(|row| row.released != sight.row.released);
             sight.row.renewals = u8::from(still);
             if anew {
                 (sight.since, sight.read) = (0, 0);
