@@ -73,9 +73,16 @@ impl World {
         self.lease_sql(member, Doing::Claim { claim, tries, sent_at }, statement, self.lease);
     }
 
-    /// The connection is given up; the next statement makes a new one.
+    /// The connection is given up; the next statement makes a new one. The server sees it by its own time-outs, which lie
+    /// together below the lease; until then what was sent on it may still be carried out.
+    pub(crate) fn given_up(&mut self, session: u64) -> u64 {
+        let at = self.now + self.dice.within(1000, self.lease * 4 / 5);
+        self.at(at, world::Event::SessionEnds(session));
+        self.number()
+    }
+
     fn new_session(&mut self, member: usize) -> u64 {
-        let next = self.number();
+        let next = self.given_up(self.members[member].lease.session);
         std::mem::replace(&mut self.members[member].lease.session, next)
     }
 

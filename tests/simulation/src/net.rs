@@ -186,7 +186,9 @@ impl World {
     /// A process is gone: its followers see the end of their streams, its sessions end a little later.
     pub(crate) fn streams_end(&mut self, member: usize, instance: InstanceId, host: bool) {
         if host {
-            return;
+            // Keep-alives of the server end them, below the lease.
+            let at = self.now + self.dice.within(self.lease / 4, self.lease * 4 / 5);
+            return self.at(at, Event::SessionsEnd(instance));
         }
         for other in 0..self.members.len() {
             if other != member

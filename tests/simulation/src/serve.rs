@@ -93,11 +93,10 @@ impl World {
         let gate = self.gate(member);
         let m = &mut self.members[member];
         let leads = matches!(m.state.phase, Phase::Leader { .. });
-        if leads && gate {
-            if let Some(work) = m.work.as_mut().filter(|work| work.stage == Stage::Running) {
-                work.queue.push((put, back));
-                return self.pump_writer(member);
-            }
+        let running = m.work.as_mut().filter(|work| leads && gate && work.stage == Stage::Running);
+        if let Some(work) = running {
+            work.queue.push((put, back));
+            return self.pump_writer(member);
         }
         if back.is_some() {
             return self.reply(member, back, Reply::Put(PutEnd::NotExecuted));

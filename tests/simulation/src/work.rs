@@ -37,7 +37,7 @@ impl World {
             _ => Answer::Broken,
         };
         if matches!(answer, Answer::Broken) {
-            self.members[member].work_session = self.number();
+            self.members[member].work_session = self.given_up(self.members[member].work_session);
         }
         match call {
             Call::Begin { term, batch } => self.write_began(member, term, batch, &answer),

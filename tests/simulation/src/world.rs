@@ -41,6 +41,7 @@ pub(crate) enum Event {
     Idle(u64),
     LockTimeout(u64),
     SessionsEnd(InstanceId),
+    SessionEnds(u64),
     AgentWrote { agent: usize, boot: u64, back: Option<Back> },
     AgentApplied { agent: usize, boot: u64 },
     ClientNext { client: usize, last: u64 },
@@ -335,6 +336,10 @@ impl World {
             Event::LockTimeout(wait) => self.lock_timeout(wait),
             Event::SessionsEnd(instance) => {
                 self.db.end_sessions(instance);
+                self.try_waiting();
+            }
+            Event::SessionEnds(session) => {
+                self.db.end_session(session);
                 self.try_waiting();
             }
             Event::AgentWrote { agent, boot, back } => self.agent_wrote(agent, boot, back),
