@@ -37,7 +37,7 @@ pub enum Kind {
     },
     /// A link carries nothing.
     Cut {
-        /// One end; see `World::NODE` for the numbers.
+        /// One end: members come first, then the database, then the agents.
         a: usize,
         /// The other.
         b: usize,

@@ -14,9 +14,9 @@ fn kept() -> Vec<u64> {
     let lines = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines
         .map(|line| {
-            let (seed, why) = line.split_once(' ').expect("a seed and why");
+            let (seed, why) = line.split_once(' ').unwrap_or((line, ""));
             assert!(!why.trim().is_empty(), "no reason for {line}");
-            seed.parse().expect("a seed")
+            seed.parse().unwrap_or_else(|error| panic!("no seed in {line:?}: {error}"))
         })
         .collect()
 }

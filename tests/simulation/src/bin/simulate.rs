@@ -109,16 +109,14 @@ fn wanted() -> Result<Option<Wanted>, String> {
 }
 
 fn write(out: &std::path::Path, tally: &Tally, seconds: f64, seed: u64) -> std::io::Result<()> {
-    let commit = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output()?;
-    let commit = String::from_utf8_lossy(&commit.stdout).trim().to_owned();
-    let date = std::process::Command::new("date").arg("-uIseconds").output()?;
-    let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let commit = said("git", &["rev-parse", "--short", "HEAD"])?;
+    let date = said("date", &["-u", "+%F"])?;
+    let machine = machine()?;
     let results = json!({
         "scenario": "simulation",
         "commit": commit,
         "date": date,
-        "machine": {"cpus": cpus},
+        "machine": machine,
         "n": tally.schedules,
         "figures": {
             "seconds": seconds.round(),
@@ -134,8 +132,10 @@ fn write(out: &std::path::Path, tally: &Tally, seconds: f64, seed: u64) -> std::
         "floors": {},
     });
     let mut table = format!(
-        "Simulation of {commit}, {date}: {} schedules from seed {seed} in {seconds:.0} s\n\n| figure | value |\n| --- | ---: |\n",
-        tally.schedules
+        "# Schedules of faults against the decisions, in virtual time\n\n{} schedules (from seed {seed}) in {seconds:.0} s, {} \
+         violations. {machine}, {date}, commit {commit}.\n\n| what | how often |\n| --- | ---: |\n",
+        tally.schedules,
+        tally.violations.len()
     );
     let violations = tally.violations.len() as u64;
     let rows = [("steps", tally.steps), ("terms", tally.terms), ("writes acknowledged", tally.writes)];
@@ -149,4 +149,17 @@ fn write(out: &std::path::Path, tally: &Tally, seconds: f64, seed: u64) -> std::
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("simulation.json"), serde_json::to_string_pretty(&results)? + "\n")?;
     std::fs::write(out.join("simulation.md"), table)
+}
+
+fn said(program: &str, words: &[&str]) -> std::io::Result<String> {
+    let output = std::process::Command::new(program).args(words).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Cores, memory and kernel: what a rate of schedules depends on.
+fn machine() -> std::io::Result<String> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let kib: u64 = memory.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    Ok(format!("{cores} cores, {} GiB, Linux {}", kib.div_ceil(1 << 20), said("uname", &["-r"])?))
 }
