@@ -1,6 +1,6 @@
 //! The oracle: it sees everything at once and says what must never be. It shares no rule with what it watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgfleet_api::{Fence, InstanceId, Term};
 
@@ -18,6 +18,8 @@ pub struct Oracle {
     committed: BTreeMap<(usize, i64), Vec<u64>>,
     /// Writes that were acknowledged and not lost with the database: (compute, generation, content).
     acknowledged: Vec<(usize, i64, u64)>,
+    /// Writes that were committed and that the database lost: (compute, generation, content).
+    lost: BTreeSet<(usize, i64, u64)>,
     /// Highest (term, generation) that each agent took.
     agents: Vec<(Term, i64)>,
     /// Own clock of each process before its last proof of a term was sent, as the database saw it.
@@ -36,6 +38,7 @@ impl Oracle {
             highest: Term(0),
             committed: BTreeMap::new(),
             acknowledged: Vec::new(),
+            lost: BTreeSet::new(),
             agents: vec![(Term(0), 0); agents],
             proofs: BTreeMap::new(),
             writes: 0,
@@ -77,6 +80,7 @@ impl Oracle {
             self.refuse(format!("a write was committed under term {term} of {instance} while the row has {now:?}"));
         }
         for (put, generation) in written {
+            self.lost.remove(&(put.compute, *generation, put.content));
             self.committed.entry((put.compute, *generation)).or_default().push(put.content);
         }
     }
@@ -84,7 +88,10 @@ impl Oracle {
     /// A client is told that its write is safe.
     pub fn acknowledged(&mut self, put: &Put, generation: i64) {
         self.writes += 1;
-        self.acknowledged.push((put.compute, generation, put.content));
+        // The answer to a commit may come after the database has lost it.
+        if !self.lost.contains(&(put.compute, generation, put.content)) {
+            self.acknowledged.push((put.compute, generation, put.content));
+        }
         if !self.has(put.compute, generation, put.content) {
             self.refuse(format!("write {} of compute {} was acknowledged and is not committed", put.id, put.compute));
         }
@@ -141,6 +148,9 @@ impl Oracle {
         self.owners.retain(|term, _| *term <= highest);
         let has = |compute: usize, generation: i64| data.specs.get(compute).is_some_and(|spec| spec.0 >= generation);
         self.acknowledged.retain(|(compute, generation, _)| has(*compute, *generation));
+        let gone = self.committed.iter().filter(|((compute, generation), _)| !has(*compute, *generation));
+        self.lost
+            .extend(gone.flat_map(|((compute, generation), all)| all.iter().map(|one| (*compute, *generation, *one))));
     }
 
     /// At the end: every acknowledged write is there, or a later one.
