@@ -43,6 +43,8 @@ pub enum Noun {
     },
     /// Show what a spec would do, without doing it: verdict, settings by class, changes in words.
     Plan(PlanArgs),
+    /// Check that leadership kept its promises: in the recording of a run, or in what a live cluster remembers.
+    Verify(VerifyArgs),
     /// Run a whole cluster on this machine.
     Local {
         #[command(subcommand)]
@@ -62,6 +64,34 @@ pub struct PlanArgs {
     /// Show settings that keep their value as well.
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["file", "live"]))]
+#[command(after_help = "\
+Each invariant is kept, broken, not decided (the search took too long: not a pass) or not checked (nothing bears on it).
+Exit codes: 0 nothing is broken; 1 something is broken or not decided; 64 no such file, or not a history; 69 no controller
+answered.")]
+pub struct VerifyArgs {
+    /// A history: newline-delimited JSON, as the chaos suite records it. - reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The leader history, the journals, the computes and the members of a cluster, as they are now. Reads, and changes
+    /// nothing.
+    #[arg(long)]
+    pub live: bool,
+    /// With FILE: it must have faults, and load that went on after them.
+    #[arg(long, conflicts_with = "live")]
+    pub expect_faults: bool,
+    /// With FILE: how many seconds the search for a linearization may take.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        conflicts_with = "live",
+        value_parser = clap::value_parser!(u64).range(1..=86400)
+    )]
+    pub search_limit: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,7 +159,8 @@ pub enum ComputeVerb {
         #[arg(required = true)]
         ids: Vec<ComputeId>,
     },
-    /// Have a compute worked on again that was left alone because work on it panicked too often.
+    /// Have a compute worked on again that is quarantined: work on it panicked too often, or its agent says what is beyond
+    /// belief.
     Unquarantine {
         id: ComputeId,
         /// Why; it goes into the journal. Printable ASCII.
@@ -234,6 +265,14 @@ mod tests {
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c1", "--spec", "-", "--wait"]).is_ok());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "a/b", "--spec", "-"]).is_err());
         assert!(Cli::try_parse_from(["pgfleet", "compute", "put", "c", "--label", "novalue"]).is_err());
+    }
+
+    #[test]
+    fn one_thing_is_verified() {
+        let with = |more: &[&str]| Cli::try_parse_from([&["pgfleet", "verify"], more].concat());
+        assert!(with(&["run.ndjson"]).is_ok() && with(&["-", "--expect-faults"]).is_ok() && with(&["--live"]).is_ok());
+        assert!(with(&[]).is_err() && with(&["--live", "run.ndjson"]).is_err());
+        assert!(with(&["--live", "--expect-faults"]).is_err());
     }
 
     #[test]

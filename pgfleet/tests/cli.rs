@@ -80,6 +80,42 @@ fn a_controller_that_is_away_is_69_and_named() {
 }
 
 #[test]
+fn a_recording_is_verified() {
+    let scratch = Scratch::new("verify").unwrap();
+    let histories = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libs/history/tests");
+    let [good, bad] = ["good/crash_under_load.ndjson", "bad/terms--owner_changes.ndjson"]
+        .map(|file| histories.join(file).display().to_string());
+    let output = pgfleet(&scratch.0, &["verify", &good, "--expect-faults"]).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("facts checked, nothing is broken"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("kept") && line.contains("linearizable")), "{text}");
+
+    let output = pgfleet(&scratch.0, &["verify", &bad, "-o", "json"]).unwrap();
+    fails(&output, 1, "1 violations in");
+    fails(&output, 1, "broken: terms");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"passed\": false"));
+}
+
+#[test]
+fn what_is_no_recording_is_64() {
+    let scratch = Scratch::new("no-recording").unwrap();
+    let elsewhere = Scratch::new("recordings").unwrap();
+    let file = elsewhere.0.join("run.ndjson");
+    std::fs::write(&file, "{\"at_us\":0,\"event\":\"ended\"}\nnonsense\n").unwrap();
+    let path = file.display().to_string();
+    fails(&pgfleet(&scratch.0, &["verify", &path]).unwrap(), 64, "line 2 is not an entry of a history");
+    fails(&pgfleet(&scratch.0, &["verify", "/nowhere"]).unwrap(), 64, "/nowhere");
+    fails(&pgfleet(&scratch.0, &["verify", "--live"]).unwrap(), 64, "pgfleet local up");
+    for args in [&["verify"][..], &["verify", &path, "--live"], &["verify", "--live", "--expect-faults"]] {
+        assert_eq!(pgfleet(&scratch.0, args).unwrap().status.code(), Some(64), "{args:?}");
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    fails(&pgfleet(&scratch.0, &["--endpoint", &endpoint, "verify", "--live"]).unwrap(), 69, "connection refused");
+}
+
+#[test]
 fn unusable_files_are_64_and_named() {
     let scratch = Scratch::new("files").unwrap();
     let bad = scratch.0.join("bad.json");

@@ -19,7 +19,7 @@ pub struct WatchQuery {
     pub from: Option<i64>,
 }
 
-/// One event of `GET /control/v1/watch`; its id is `change_seq`.
+/// One line of the journal: an event of `GET /control/v1/watch`, whose id is `change_seq`, and a line of a compute's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchEvent {
     /// Its place in the order of all changes; each is there once, and some numbers are missing.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
+use crate::bulk::WatchEvent;
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
 use crate::policy::Policy;
 
@@ -118,7 +119,7 @@ pub struct ComputeView {
     pub observed: Option<Observed>,
     /// Why the last push or probe failed; null after a good one.
     pub last_error: Option<String>,
-    /// Set while the compute is left alone because work on it panicked too often.
+    /// Set while the compute is left alone: work on it panicked too often, or its agent says what is beyond belief.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
     /// How far the leader may go with it by itself.
@@ -130,7 +131,8 @@ pub struct ComputeView {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Why and how long a compute is left alone: a defect of the controller met it again and again.
+/// Why and how long a compute is left alone: a defect of the controller met it again and again, or its agent has a term or a
+/// generation that is no lost commit; what an operator changes about such a compute ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineView {
     /// Since when.
@@ -139,7 +141,7 @@ pub struct QuarantineView {
     pub next_try_at: DateTime<Utc>,
     /// Tries made so far.
     pub tries: u32,
-    /// What the last panic said.
+    /// What the last panic said, or what its agent says.
     pub reason: String,
 }
 
@@ -179,6 +181,26 @@ pub struct ListQuery {
     pub limit: Option<u32>,
     /// Begin after this id.
     pub cursor: Option<ComputeId>,
+}
+
+/// Query of `GET /control/v1/compute/{id}/history`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// Page size, 1 to 1000; default 100.
+    pub limit: Option<u32>,
+    /// Only changes before this one.
+    pub cursor: Option<i64>,
+}
+
+/// One page of `GET /control/v1/compute/{id}/history`: what the journal has of a compute, the newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryPage {
+    /// The lines of this page.
+    pub lines: Vec<WatchEvent>,
+    /// Pass it as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<i64>,
 }
 
 /// Query of `GET /control/v1/compute/{id}/wait`.

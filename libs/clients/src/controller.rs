@@ -17,8 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgfleet_api::agent::PullResponse;
-use pgfleet_api::bulk::{ApplyLine, ApplyResult};
-use pgfleet_api::compute::{ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult};
+use pgfleet_api::bulk::{ApplyLine, ApplyResult, WatchEvent};
+use pgfleet_api::compute::{
+    ComputeList, ComputeView, HistoryPage, HistoryQuery, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult,
+};
 use pgfleet_api::controller::{ControllerStatus, LeaderView, MemberList, TakeOverRequest, TakeOverResponse, TermList};
 use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, Generation};
@@ -221,6 +223,34 @@ impl ControllerClient {
     /// See [`ControllerError`].
     pub async fn get_spec(&self, id: &ComputeId) -> Result<SpecView, ControllerError> {
         self.fetch(Ask::get(&compute_path(id, "/spec"))).await
+    }
+
+    /// One page of what the journal has of a compute, the newest line first.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn history(&self, id: &ComputeId, query: &HistoryQuery) -> Result<HistoryPage, ControllerError> {
+        let limit = query.limit.map(|limit| ("limit", limit.to_string()));
+        let cursor = query.cursor.map(|cursor| ("cursor", cursor.to_string()));
+        let query = limit.into_iter().chain(cursor).collect();
+        self.fetch(Ask { query, ..Ask::get(&compute_path(id, "/history")) }).await
+    }
+
+    /// All that the journal has of a compute, the newest line first, page by page.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn history_all(&self, id: &ComputeId) -> Result<Vec<WatchEvent>, ControllerError> {
+        let mut query = HistoryQuery { limit: Some(1000), cursor: None };
+        let mut all = Vec::new();
+        loop {
+            let page = self.history(id, &query).await?;
+            all.extend(page.lines);
+            query.cursor = page.next_cursor;
+            if query.cursor.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// One page of computes.

@@ -145,6 +145,9 @@ pub enum Event {
         /// The generation it tells of, if it tells of one.
         #[serde(default)]
         generation: Option<Generation>,
+        /// Content of that generation.
+        #[serde(default)]
+        spec_hash: Option<SpecHash>,
         /// Whether it tells of committed work that the database had lost.
         #[serde(default)]
         lost_commit: bool,

@@ -51,10 +51,24 @@ impl Database {
     /// # Errors
     /// Any [`DbError`].
     pub async fn history(&self, compute_id: &ComputeId, limit: i64) -> Result<Vec<JournalEntry>, DbError> {
+        self.history_before(compute_id, i64::MAX, limit).await
+    }
+
+    /// The journal of a compute before a change, newest first.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn history_before(
+        &self,
+        compute_id: &ComputeId,
+        change_seq: i64,
+        limit: i64,
+    ) -> Result<Vec<JournalEntry>, DbError> {
         const DOING: &str = "read the journal";
         let mut conn = self.pooled(DOING).await?;
         let rows: Vec<JournalRow> = journal::table
             .filter(journal::compute_id.eq(compute_id.as_str()))
+            .filter(journal::change_seq.lt(change_seq))
             .order(journal::change_seq.desc())
             .limit(limit)
             .select(JournalRow::as_select())

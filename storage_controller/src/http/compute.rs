@@ -5,7 +5,8 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use pgfleet_api::compute::{
-    ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitQuery, WaitResult,
+    ComputeList, ComputeView, HistoryPage, HistoryQuery, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitQuery,
+    WaitResult,
 };
 use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::{ComputeId, ErrorBody};
@@ -100,6 +101,19 @@ pub(super) async fn wait(
     door.desk.wait(id, query).await.map(Json).map_err(into_api)
 }
 
+/// What the journal has of a compute, the newest line first. A deleted compute keeps its lines.
+#[utoipa::path(get, path = "/control/v1/compute/{compute_id}/history", tag = "computes",
+    params(("compute_id" = ComputeId, Path), ("limit" = Option<u32>, Query), ("cursor" = Option<i64>, Query)), responses(
+    (status = 200, body = HistoryPage), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub(super) async fn history(
+    State(door): State<Door>,
+    Id(id): Id,
+    Asked(query): Asked<HistoryQuery>,
+) -> Result<Json<HistoryPage>, ApiError> {
+    door.desk.history(id, query).await.map(Json).map_err(into_api)
+}
+
 /// One page of computes, ordered by id.
 #[utoipa::path(get, path = "/control/v1/compute", tag = "computes",
     params(("state" = Option<String>, Query), ("label" = Option<String>, Query), ("lagging" = Option<bool>, Query),
@@ -127,7 +141,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// End the quarantine of a compute whose work panicked too often. Idempotent.
+/// End the quarantine of a compute. Idempotent.
 #[utoipa::path(post, path = "/control/v1/compute/{compute_id}/unquarantine", tag = "computes",
     params(("compute_id" = ComputeId, Path), ("x-reason" = Option<String>, Header)), responses(
     (status = 200, body = ComputeView), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),

@@ -71,7 +71,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 21] = [
+pub const ROUTES: [&str; 22] = [
     "/live",
     "/ready",
     "/leader",
@@ -89,6 +89,7 @@ pub const ROUTES: [&str; 21] = [
     "/control/v1/compute/{compute_id}/spec",
     "/control/v1/compute/{compute_id}/policy",
     "/control/v1/compute/{compute_id}/wait",
+    "/control/v1/compute/{compute_id}/history",
     "/control/v1/compute/apply",
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
@@ -150,6 +151,7 @@ fn reads() -> OpenApiRouter<Door> {
         .routes(routes!(compute::get))
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
+        .routes(routes!(compute::history))
         .routes(routes!(watch::watch))
 }
 

@@ -96,7 +96,7 @@ pub struct ReconcileMetrics {
     suspensions_total: CounterVec<SuspensionSet>,
     /// Panics in the work on a compute, by room.
     compute_panics_total: CounterVec<RoomSet>,
-    /// Computes left alone because work on them panicked too often.
+    /// Computes left alone: work on them panicked too often, or their agents say what is beyond belief.
     computes_quarantined: Gauge,
 }
 

@@ -17,8 +17,8 @@ use super::rules::check_registration;
 use super::{Desk, Leading, Operation, ServiceError};
 use crate::observe::{Entry, Filter};
 
-const PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1000;
+pub(super) const PAGE: u32 = 100;
+pub(super) const MAX_PAGE: u32 = 1000;
 /// Seconds that a wait takes if it does not say.
 pub const WAIT_S: u64 = 60;
 const MAX_WAIT_S: u64 = 600;

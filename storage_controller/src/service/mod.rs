@@ -9,6 +9,7 @@ mod compute;
 mod controller;
 mod dry_run;
 mod error;
+mod history;
 mod metrics;
 mod pull;
 mod rules;

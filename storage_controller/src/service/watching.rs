@@ -100,7 +100,8 @@ impl Watching {
     }
 }
 
-fn event(line: JournalEntry) -> WatchEvent {
+/// A line of the journal, as the API tells it.
+pub(super) fn event(line: JournalEntry) -> WatchEvent {
     WatchEvent {
         change_seq: line.change_seq,
         at: line.at,

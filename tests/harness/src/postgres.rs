@@ -303,7 +303,7 @@ impl Cluster {
         self.start_again().await
     }
 
-    /// Kills the server in order, puts the copy `name` in the place of its data, and starts it: a database that lost its
+    /// Kills the server in order if it runs, puts the copy `name` in the place of its data, and starts it: a database that lost its
     /// last commits. The copy stays, so that it can be put back again.
     ///
     /// # Errors

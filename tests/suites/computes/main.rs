@@ -8,6 +8,7 @@ mod pull;
 mod rolling_restart;
 mod stale_push;
 mod suspend;
+mod verify;
 
 use pgfleet_api::compute::{RegisterCompute, WaitOutcome, WaitResult};
 use pgfleet_clients::controller::ControllerClient;

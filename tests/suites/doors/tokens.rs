@@ -8,7 +8,7 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 18] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 19] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
@@ -19,6 +19,7 @@ const CONTROLLER: [(&str, &str, &[Scope]); 18] = {
         ("GET", "/control/v1/compute/c1", READERS),
         ("GET", "/control/v1/compute/c1/spec", READERS),
         ("GET", "/control/v1/compute/c1/wait?timeout_s=0", READERS),
+        ("GET", "/control/v1/compute/c1/history", READERS),
         ("PUT", "/control/v1/compute/c1", WRITERS),
         ("PUT", "/control/v1/compute/c1/spec", WRITERS),
         ("PUT", "/control/v1/compute/c1/policy", WRITERS),

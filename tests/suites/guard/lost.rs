@@ -7,7 +7,7 @@ use pgfleet_api::agent::{AgentStatus, ConfigureRequest};
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::{ComputeView, RegisterCompute, WaitOutcome};
 use pgfleet_api::controller::Role;
-use pgfleet_api::{Fence, Generation, Term};
+use pgfleet_api::{ErrorCode, Fence, Generation, Term};
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
 use pgfleet_clients::controller::ControllerClient;
 use pgfleet_clients::token::{Grant, Source};
@@ -15,12 +15,16 @@ use pgfleet_domain::spec::spec_hash;
 use pgfleet_harness::agent::Agent;
 use pgfleet_harness::controller::Controller;
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::postgres::StopMode;
 use pgfleet_harness::process::PATIENCE;
 use pgfleet_harness::specs::{mark_of, marked};
 use pgfleet_harness::wait::{stays, wait_for, wait_until};
 use serde_json::Value;
 
 use super::{metric, step_down};
+
+/// A port on this machine where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:1";
 
 const LOST: &str = "storage_controller_lost_commits_total";
 
@@ -252,6 +256,69 @@ async fn an_operators_change_ends_the_quarantine_of_a_jump() {
         .await;
     }
     assert!(client.get(&agent.id).await.unwrap().quarantine.is_some());
+}
+
+/// A candidate stands still while the database loses changes and draws their numbers again: its cursor tells it nothing, and
+/// its memory is right all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_slept_through_a_loss_agrees() {
+    let Some(fleet) = Fleet::with_own_server("a_candidate_that_slept_through_a_loss_agrees").await else { return };
+    let a = fleet.controller("a").lease("20s", "200ms").start_leader().await;
+    let b = fleet.controller("b").lease("20s", "200ms").memory_door().start().await;
+    b.follows(&a, PATIENCE).await;
+    let client = fleet.client(&[&a]);
+    let make = async |name: &str| {
+        let body = RegisterCompute { agent_url: NOBODY.to_owned(), labels: Default::default(), spec: None };
+        client.register(&name.parse().unwrap(), &body).await.unwrap();
+    };
+    make("kept").await;
+    fleet.cluster().copy_data("early").await.unwrap();
+    make("lost").await;
+    fleet.memories_agree(&[&b]).await;
+    let (cursor, _) = fleet.memory_of(&b).await.unwrap();
+    b.process.freeze().await;
+    let before = a.leads(PATIENCE).await;
+    fleet.cluster().put_back("early").await.unwrap();
+    wait_until("the leader begins anew", PATIENCE, async || a.leads(PATIENCE).await > before).await;
+    for n in 0..6 {
+        make(&format!("new-{n}")).await;
+    }
+    let row = fleet.database().await.query_one("SELECT last_change FROM change_cursor", &[]).await.unwrap();
+    assert!(row.get::<_, i64>(0) > cursor, "the numbers of what was lost were drawn again");
+    b.process.thaw();
+    fleet.memories_agree(&[&b]).await;
+    assert_eq!(client.get(&"lost".parse().unwrap()).await.unwrap_err().code(), Some(ErrorCode::UnknownCompute));
+}
+
+/// What is lost may be a migration: whoever leads next runs it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_migration_is_run_again() {
+    let Some(fleet) = Fleet::with_own_server("a_lost_migration_is_run_again").await else { return };
+    let dir = fleet.make_dir("later").join("20990101000000_later");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("up.sql"), "CREATE TABLE IF NOT EXISTS later (a int)").unwrap();
+    std::fs::write(dir.join("down.sql"), "DROP TABLE later").unwrap();
+    let later = async || {
+        let row = fleet.database().await.query_one("SELECT to_regclass('later') IS NOT NULL", &[]).await.unwrap();
+        row.get::<_, bool>(0)
+    };
+    let a = fleet.controller("a").start_leader().await;
+    fleet.cluster().copy_data("early").await.unwrap();
+    let root = fleet.dir().join("later").display().to_string();
+    let newer = |name| fleet.controller(name).args(&["--dev", "--migrations-dir", &root]);
+    let b = newer("b").as_candidate().start_leader().await;
+    let term = b.leads(PATIENCE).await;
+    assert!(later().await);
+    // It finds nothing to migrate when it starts.
+    let c = newer("c").start().await;
+    c.follows(&b, PATIENCE).await;
+    // The database first: nobody is to begin a leadership that ends with it.
+    fleet.cluster().stop(StopMode::Immediate).await.unwrap();
+    a.process.kill().await;
+    b.process.kill().await;
+    fleet.cluster().put_back("early").await.unwrap();
+    wait_until("it leads, above", PATIENCE, async || c.leads(PATIENCE).await > term).await;
+    assert!(later().await);
 }
 
 /// Speaks to the agent as a leader of this term would, with what it has already.

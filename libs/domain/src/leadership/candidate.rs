@@ -16,7 +16,9 @@ pub(super) fn decide(next: &mut State, waiting: Waiting, event: Event, now: Dura
             vec![Action::ReadRow]
         }
         Event::TakeOverAsked { force, until } => {
-            next.note_wish(force, until);
+            // A request that is under way goes on, and its answer is about the term that was asked.
+            let asked = next.wish.as_ref().and_then(|wish| wish.asked).filter(|_| waiting == Waiting::Asking);
+            next.note_wish(force, until, asked);
             if idle { vec![Action::ReadRow] } else { Vec::new() }
         }
         Event::RowRead(row) if idle => row_read(next, row.as_ref(), now),
@@ -133,8 +135,11 @@ fn ask_ended(next: &mut State, end: AskEnd) -> Vec<Action> {
     match end {
         // If the schema has moved on meanwhile, whoever consented leads on.
         AskEnd::Consented if !next.can_lead => Vec::new(),
+        // Consent is to the end of the term that was asked. Where the answer is late, the row may be a later leader's by now.
         AskEnd::Consented => {
-            let Some(row) = next.watch.as_ref().map(|watch| watch.row.clone()) else {
+            let asked = next.wish.as_ref().and_then(|wish| wish.asked);
+            let row = next.watch.as_ref().map(|watch| &watch.row).filter(|row| Some(row.term) == asked);
+            let Some(row) = row.cloned() else {
                 return vec![Action::ReadRow];
             };
             claim(next, Some((&row, true)), Began::StepDown)

@@ -134,7 +134,7 @@ pub(super) fn stepping_down(next: &mut State, term: Term, why: Why, event: Event
             Vec::new()
         }
         Event::TakeOverAsked { force, until } => {
-            next.note_wish(force, until);
+            next.note_wish(force, until, None);
             Vec::new()
         }
         Event::Tick
@@ -165,7 +165,7 @@ pub(super) fn stepped_down(next: &mut State, term: Term, since: Duration, event:
             vec![Action::ReadRow]
         }
         Event::TakeOverAsked { force, until } => {
-            next.note_wish(force, until);
+            next.note_wish(force, until, None);
             Vec::new()
         }
         Event::RowRead(row) => {

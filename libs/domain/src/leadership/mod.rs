@@ -384,8 +384,8 @@ impl State {
     }
 
     /// Somebody asks this member to take over.
-    fn note_wish(&mut self, force: bool, until: Duration) {
-        self.wish = Some(Wish { force, until: Some(until), asked: None });
+    fn note_wish(&mut self, force: bool, until: Duration, asked: Option<Term>) {
+        self.wish = Some(Wish { force, until: Some(until), asked });
     }
 
     /// The leader lives: members that were woken by the same thing do not look again in step.

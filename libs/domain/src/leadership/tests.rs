@@ -364,6 +364,22 @@ fn an_operator_has_a_candidate_ask_and_the_wish_lapses() {
 }
 
 #[test]
+fn consent_that_comes_late_is_not_taken_for_a_later_leaders() {
+    let asking = || run(State::new(config(2, true)), vec![(0, Event::RowRead(Some(row(1, 3, 7))))]).0;
+    let wish = Event::TakeOverAsked { force: true, until: at(9000) };
+    let asking_for_another = decide(&asking(), wish, at(10)).0;
+    for asking in [asking(), asking_for_another] {
+        let consented = Event::AskEnded(AskEnd::Consented);
+        assert_eq!(claim_of(&decide(&asking, consented.clone(), at(20)).1).how, Began::StepDown);
+        // Nobody came in time, so it leads again; then its answer of before arrives.
+        let (late, actions) = run(asking, vec![(2000, Event::RowRead(Some(row(1, 4, 0)))), (2001, consented)]);
+        assert_eq!((late.role(), actions), (Role::Candidate, vec![Action::ReadRow]));
+        let (_, actions) = decide(&late, Event::RowRead(Some(row(1, 4, 0))), at(2002));
+        assert!(matches!(actions.as_slice(), [Action::AskStepDown { leader, .. }] if leader.term == Term(4)));
+    }
+}
+
+#[test]
 fn a_program_that_may_not_lead_claims_and_asks_nothing() {
     let barred = decide(&State::new(config(2, true)), Event::MayLead(false), at(0)).0;
     let released = Row { released: true, ..row(1, 3, 7) };

@@ -13,6 +13,8 @@ use crate::event::Event;
 use crate::report::{Finding, Findings};
 
 const NAME: &str = "journal";
+/// The kind of what was asked for.
+const ACTION: &str = "action";
 const SAYS: &str =
     "journalled terms are in the leader history and never fall, nor do generations unless commits were lost";
 
@@ -22,7 +24,7 @@ pub(super) fn check(facts: &Facts<'_>, _: &Options) -> Finding {
     let mut order: Option<(i64, Term, usize)> = None;
     let mut generations: HashMap<(&ComputeId, &str), (Generation, usize)> = HashMap::new();
     for (line, entry) in numbered(facts.entries) {
-        let Event::Journalled { change_seq, compute_id, term, kind, generation, lost_commit } = &entry.event else {
+        let Event::Journalled { change_seq, compute_id, term, kind, generation, lost_commit, .. } = &entry.event else {
             continue;
         };
         found.fact();
@@ -49,7 +51,7 @@ pub(super) fn check(facts: &Facts<'_>, _: &Options) -> Finding {
             generations.retain(|(about, _), _| *about != compute_id);
         }
         let Some(generation) = generation else { continue };
-        match generations.insert((compute_id, kind), (*generation, line)) {
+        match generations.insert((compute_id, kind.as_str()), (*generation, line)) {
             Some((last, other)) if last > *generation => {
                 let what = format!("{kind} of {compute_id} tells of generation {generation} after {last}");
                 found.violation([other, line], what);
@@ -57,8 +59,25 @@ pub(super) fn check(facts: &Facts<'_>, _: &Options) -> Finding {
             Some(_) | None => {}
         }
     }
+    ends(facts, &generations, &mut found);
     found.nothing("no journal was read");
     found.end()
+}
+
+/// What was journalled as asked for, the database has. Not after a loss, which may have taken the one and not the other.
+fn ends(facts: &Facts<'_>, journalled: &HashMap<(&ComputeId, &str), (Generation, usize)>, found: &mut Findings) {
+    if !facts.losses.all().is_empty() {
+        return;
+    }
+    for (line, entry) in numbered(facts.entries) {
+        let Event::Final { compute_id, generation, .. } = &entry.event else { continue };
+        let Some((asked, other)) = journalled.get(&(compute_id, ACTION)) else { continue };
+        found.fact();
+        if asked > generation {
+            let what = format!("{compute_id} was asked for {asked} by the journal and the database has {generation}");
+            found.violation([*other, line], what);
+        }
+    }
 }
 
 fn told(event: &Event) -> Option<Term> {

@@ -33,6 +33,14 @@ pub(super) fn all<'a>(facts: &Facts<'a>) -> Vec<Sighting<'a>> {
             Event::Final { compute_id, generation, spec_hash, .. } => {
                 all.push(Sighting { line, at_us, compute_id, generation: *generation, spec_hash, by: "the database" });
             }
+            Event::Journalled {
+                compute_id: Some(compute_id),
+                generation: Some(generation),
+                spec_hash: Some(spec_hash),
+                ..
+            } => {
+                all.push(Sighting { line, at_us, compute_id, generation: *generation, spec_hash, by: "the journal" });
+            }
             _ => {}
         }
     }

@@ -173,3 +173,26 @@ async fn all_sessions_of_an_old_leader_end() {
     }
     assert!(Arc::strong_count(&old.db) > 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_sees_where_the_database_stands() {
+    let Some(fleet) = Fleet::new("a_renewal_sees_where_the_database_stands").await else { return };
+    let leader = crate::support::Leader::new(fleet.member().await, Default::default()).await;
+    let (mut session, term) = (leader.member.session(), leader.term.clone());
+    let (renewed, head) = session.renew_and_look(&term).await.unwrap();
+    assert_eq!((renewed, head), (Renewed::Yes, None), "nobody has seen the tables of the migrations yet");
+    leader.member.db.compat().await.unwrap().unwrap();
+    leader.register("a").await;
+    let before = session.renew_and_look(&term).await.unwrap().1.unwrap();
+    assert_eq!(before.last_change, leader.writer.last_change());
+    let client = fleet.client().await;
+    client.batch_execute("UPDATE change_cursor SET last_change = 0").await.unwrap();
+    let after = session.renew_and_look(&term).await.unwrap().1.unwrap();
+    assert_eq!((after.last_change, &after.timeline, after.system), (0, &before.timeline, before.system));
+    // Tables that are gone: the renewal goes on without a look as soon as it has met that.
+    client.batch_execute("ALTER TABLE change_cursor RENAME TO gone").await.unwrap();
+    session.renew_and_look(&term).await.unwrap_err();
+    assert_eq!(session.renew_and_look(&term).await.unwrap(), (Renewed::Yes, None));
+    client.batch_execute("UPDATE leader SET term = 9").await.unwrap();
+    assert_eq!(session.renew_and_look(&term).await.unwrap(), (Renewed::NotMine, None));
+}

@@ -41,3 +41,34 @@ async fn the_journal_is_read_by_change() {
     assert_eq!(pieces, seqs);
     assert!(db.journal_after(last, 10).await.unwrap().is_empty());
 }
+
+/// A compute's lines, the newest first, in pages that begin where the last one ended; nobody else's, and still there when
+/// the compute is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_of_a_compute_is_read_in_pages() {
+    let Some(fleet) = Fleet::new("the_journal_of_a_compute_is_read_in_pages").await else { return };
+    let leader = Leader::new(fleet.member().await, WriterHooks::default()).await;
+    let db = leader.member.db.clone();
+    let note = |n: i64, name: &str| {
+        let detail = json!({ "n": n });
+        Change::Journal(Action { compute_id: Some(id(name)), actor: "op".to_owned(), reason: None, detail })
+    };
+    for name in ["a", "b"] {
+        leader.writer.submit(register(name, None)).await.unwrap();
+    }
+    for n in 0..7 {
+        leader.writer.submit(note(n, "a")).await.unwrap();
+        leader.writer.submit(note(n, "b")).await.unwrap();
+    }
+    leader.writer.submit(Change::Delete { compute_id: id("a") }).await.unwrap();
+    let (mut numbers, mut before) = (Vec::new(), i64::MAX);
+    loop {
+        let page = db.history_before(&id("a"), before, 3).await.unwrap();
+        assert!(page.len() <= 3 && page.iter().all(|line| line.compute_id == Some(id("a"))), "{page:?}");
+        let Some(last) = page.last() else { break };
+        before = last.change_seq;
+        numbers.extend(page.iter().filter_map(|line| line.detail["n"].as_i64()));
+    }
+    assert_eq!(numbers, [6, 5, 4, 3, 2, 1, 0]);
+    assert!(db.history_before(&id("nobody"), i64::MAX, 3).await.unwrap().is_empty());
+}

@@ -426,3 +426,45 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
     assert_eq!(revived.record.unwrap().policy.suspend, SuspendPolicy::Never);
     assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lift_passes_over_what_an_agent_has_and_says_so_in_the_journal() {
+    let Some(fleet) = Fleet::new("a_lift_passes_over_what_an_agent_has_and_says_so_in_the_journal").await else {
+        return;
+    };
+    let leader = leader(&fleet).await;
+    let first = leader.writer.submit(register("a", Some(spec('1')))).await.unwrap().record.unwrap();
+    leader.register("bare").await;
+    let lift = |compute: &str, seen, above| Change::Lift {
+        compute_id: id(compute),
+        seen: Generation(seen),
+        above: Generation(above),
+        agent_hash: Some(hash('9')),
+    };
+    let asker = || Asker { actor: "controller".to_owned(), reason: Some("lost_commit".to_owned()) };
+    // Judged from another generation than there is, below it, or without a spec: nothing.
+    for late in [lift("a", 2, 7), lift("a", 1, 0), lift("bare", 0, 7)] {
+        let committed = leader.writer.submit_for(asker(), late).await.unwrap();
+        assert_eq!((committed.changed, committed.record), (false, None));
+    }
+    let unknown = leader.writer.submit_for(asker(), lift("nobody", 1, 7)).await;
+    assert_eq!(unknown.unwrap_err(), WriteError::UnknownCompute);
+
+    let lifted = leader.writer.submit_for(asker(), lift("a", 1, 7)).await.unwrap();
+    assert_eq!((lifted.generation, lifted.changed, &lifted.spec_hash), (Generation(8), true, &first.spec_hash));
+    let record = lifted.record.unwrap();
+    assert_eq!((&record.spec, record.created_at, &record.labels), (&first.spec, first.created_at, &first.labels));
+    let loaded = leader.member.db.load().await.unwrap();
+    assert!(loaded.computes.contains(&record), "what is answered is what is there");
+    let client = fleet.client().await;
+    let sql = "SELECT json_agg(json_build_object('by', actor, 'why', reason, 'seq', change_seq, 'detail', detail)) FROM journal
+               WHERE detail->>'op' = 'lift'";
+    let line = json!({"by": "controller", "why": "lost_commit", "seq": record.change_seq, "detail": {
+        "op": "lift", "agent_generation": 7, "agent_spec_hash": hash('9'), "database_generation": 1, "generation": 8,
+        "spec_hash": hash('1'),
+    }});
+    assert_eq!(value(&client, sql).await, json!([line]));
+    // A spec goes on from there, and the same generation under another content is passed over, too.
+    assert_eq!(leader.writer.submit(put("a", '2')).await.unwrap().generation, Generation(9));
+    assert_eq!(leader.writer.submit_for(asker(), lift("a", 9, 9)).await.unwrap().generation, Generation(10));
+}
