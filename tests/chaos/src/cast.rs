@@ -22,8 +22,9 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Members that every run has.
 pub const MEMBERS: usize = 3;
 
-/// The lease of a run's members, and the distance of two renewals: short, so that a run is.
-const LEASE: (&str, &str) = ("1500ms", "150ms");
+/// The lease of a run's members, and the distance of two renewals: short, so that a run is. Much shorter, and on a busy
+/// machine no write is done within the times that follow from it.
+const LEASE: (&str, &str) = ("2s", "200ms");
 
 /// How long the end of a member may take: the last one of a run has no successor to wait for.
 const DRAIN: &str = "2s";
@@ -70,7 +71,8 @@ impl Cast {
         let mut members = Vec::new();
         for name in NAMES {
             let port = free_port();
-            let (url, links) = (format!("http://127.0.0.1:{port}"), MemberLinks::new(fleet, name, port, with_clocks).await);
+            let (url, links) =
+                (format!("http://127.0.0.1:{port}"), MemberLinks::new(fleet, name, port, with_clocks).await);
             members.push(Member { name, url, process: None, life: Life::default(), links, port });
         }
         Self { members, agents: Vec::new(), agent_links: Vec::new() }
@@ -81,7 +83,10 @@ impl Cast {
         let member = &mut self.members[index];
         drop(member.process.take());
         let mut options = fleet.controller(member.name).port(member.port).lease(LEASE.0, LEASE.1);
-        options = options.args(&["--drain", DRAIN]).probe_interval("400ms").args(&["--advertise", &member.links.advertised()]);
+        options = options
+            .args(&["--drain", DRAIN])
+            .probe_interval("400ms")
+            .args(&["--advertise", &member.links.advertised()]);
         options = options.env("PGFLEET_DATABASE_URL", &member.links.database_url(fleet));
         for (name, value) in member.links.clock.iter().flat_map(Clock::environment) {
             options = options.env(name, &value);

@@ -196,10 +196,7 @@ async fn judge(response: reqwest::Response, is_write: bool) -> Answer {
         return said::<SpecAccepted>(&body, |told| Answer::Written { generation: told.generation });
     }
     if status.is_success() {
-        return said::<SpecView>(&body, |told| Answer::Read {
-            generation: told.generation,
-            spec_hash: told.spec_hash,
-        });
+        return said::<SpecView>(&body, |told| Answer::Read { generation: told.generation, spec_hash: told.spec_hash });
     }
     let code = serde_json::from_slice::<ErrorBody>(&body).ok().map(|error| error.code);
     let word = code.and_then(|code| serde_json::to_value(code).ok()?.as_str().map(str::to_owned));

@@ -120,7 +120,13 @@ pub fn markdown(results: &Results) -> String {
     let figures = &results.figures;
     let mut text = format!(
         "# Chaos at {}, {}\n\n{}. {} runs from seed {}: {} failed, {} violations.\n\n",
-        results.commit, results.date, results.machine, figures.runs, results.seed, figures.failed_runs, figures.violations
+        results.commit,
+        results.date,
+        results.machine,
+        figures.runs,
+        results.seed,
+        figures.failed_runs,
+        figures.violations
     );
     let rows = [
         ("requests", figures.requests),

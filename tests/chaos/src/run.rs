@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use pgfleet_api::ComputeId;
 use pgfleet_api::compute::RegisterCompute;
 use pgfleet_api::controller::Role;
-use pgfleet_api::ComputeId;
 use pgfleet_clients::controller::{ControllerClient, Options as ClientOptions};
 use pgfleet_domain::spec::spec_hash;
 use pgfleet_harness::fleet::Fleet;
@@ -32,7 +32,7 @@ use crate::{audit, settle};
 const COMPUTES: [&str; 2] = ["one", "two"];
 
 /// How long a fleet may take to stand before the load begins.
-const TO_STAND: Duration = Duration::from_secs(30);
+const TO_STAND: Duration = Duration::from_secs(60);
 
 /// Load before the first fault, and at least after the last.
 const BEFORE: Duration = Duration::from_millis(300);
@@ -117,7 +117,8 @@ async fn play(
     let mut watchers = Watchers::of_members(&recorder, &urls);
     let at_once = schedule.scenario == Scenario::FirstBoots;
     boot(&mut cast, fleet, &watchers, at_once).await;
-    let computes = computes(&mut cast, fleet, &mut watchers, &recorder, (&urls[..MEMBERS], &COMPUTES[..schedule.computes])).await;
+    let computes =
+        computes(&mut cast, fleet, &mut watchers, &recorder, (&urls[..MEMBERS], &COMPUTES[..schedule.computes])).await;
     let mut engine = Engine::new(cast, fleet.clone(), recorder.clone(), watchers.seen.clone());
     if at_once {
         engine.note(Kind::FirstBootsAtOnce, "a, b, c");

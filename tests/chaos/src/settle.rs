@@ -21,13 +21,13 @@ use crate::recorder::Recorder;
 use crate::watchers::Seen;
 
 /// How long a healed fleet may take to come to one leader whom all follow.
-const TO_SETTLE: Duration = Duration::from_secs(30);
+const TO_SETTLE: Duration = Duration::from_secs(60);
 
 /// Writes that every member has to see through in the healed phase.
 const WRITES_AFTER: u64 = 3;
 
 /// How long processes may take to end.
-const TO_END: Duration = Duration::from_secs(15);
+const TO_END: Duration = Duration::from_secs(30);
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -62,7 +62,8 @@ pub async fn applied(engine: &mut Engine, fleet: &Fleet, seen: &Seen, recorder: 
     loop {
         engine.tend().await;
         let asked = asked(fleet).await;
-        let behind: Vec<String> = asked.iter().filter_map(|(id, generation, _)| behind(seen, id, *generation)).collect();
+        let behind: Vec<String> =
+            asked.iter().filter_map(|(id, generation, _)| behind(seen, id, *generation)).collect();
         if behind.is_empty() || Instant::now() >= deadline {
             for (compute_id, generation, spec_hash) in asked {
                 let agent = seen.agent(&compute_id);
@@ -116,7 +117,8 @@ pub async fn memories(fleet: &Fleet, cast: &mut Cast, seen: &Seen) {
 /// Ends every process and looks for what is left.
 pub async fn leftovers(fleet: &Fleet, cast: &mut Cast) -> Vec<String> {
     let mut found = cast.end(TO_END).await;
-    let sessions = "SELECT application_name || ' ' || coalesce(state, '') || ' ' || left(query, 80) FROM pg_stat_activity
+    let sessions =
+        "SELECT application_name || ' ' || coalesce(state, '') || ' ' || left(query, 80) FROM pg_stat_activity
                     WHERE application_name LIKE 'pgfleet%'";
     let locks = "SELECT locktype || ' ' || mode || ' of pid ' || coalesce(pid::text, '?') FROM pg_locks
                  WHERE pid IS DISTINCT FROM pg_backend_pid() AND locktype IN ('relation', 'advisory', 'transactionid', 'tuple')
@@ -140,7 +142,9 @@ pub async fn leftovers(fleet: &Fleet, cast: &mut Cast) -> Vec<String> {
 }
 
 async fn texts(fleet: &Fleet, sql: &str) -> Vec<String> {
-    let Some(client) = database::session(fleet).await else { return vec!["the database is away in the end".to_owned()] };
+    let Some(client) = database::session(fleet).await else {
+        return vec!["the database is away in the end".to_owned()];
+    };
     let rows = client.query(sql, &[]).await;
     rows.unwrap_or_else(|error| panic!("{sql}: {error:?}")).iter().map(|row| row.get(0)).collect()
 }
@@ -151,7 +155,9 @@ fn said_in_logs(fleet: &Fleet) -> Vec<String> {
     let mut found = Vec::new();
     for log in logs.flatten() {
         let text = std::fs::read(log.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let bad = |line: &&str| ["panicked at", "did not end in time", "was not joined"].iter().any(|word| line.contains(word));
+        let bad = |line: &&str| {
+            ["panicked at", "did not end in time", "was not joined"].iter().any(|word| line.contains(word))
+        };
         let name = log.file_name().to_string_lossy().into_owned();
         found.extend(text.unwrap_or_default().lines().filter(bad).map(|line| format!("{name}: {line}")));
     }

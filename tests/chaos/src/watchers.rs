@@ -127,7 +127,13 @@ async fn watch_member(index: usize, url: String, seen: Arc<Seen>, recorder: Reco
     }
 }
 
-async fn watch_agent(id: ComputeId, (fleet, url): (Arc<Fleet>, String), seen: Arc<Seen>, recorder: Recorder, end: CancellationToken) {
+async fn watch_agent(
+    id: ComputeId,
+    (fleet, url): (Arc<Fleet>, String),
+    seen: Arc<Seen>,
+    recorder: Recorder,
+    end: CancellationToken,
+) {
     let http = http(LIMIT);
     let mut last = None;
     while !end.is_cancelled() {

@@ -104,6 +104,10 @@ fn conclude_one(outcome: &Outcome, keep: bool, broken: &mut Vec<String>) {
     for violation in violations.iter().take(8) {
         println!("    {violation}");
     }
-    println!("    {} violations; files in {}; again: make chaos RUNS=1 SEED={seed}", violations.len(), outcome.dir.display());
+    println!(
+        "    {} violations; files in {}; again: make chaos RUNS=1 SEED={seed}",
+        violations.len(),
+        outcome.dir.display()
+    );
     broken.push(format!("seed {seed}: {} violations", violations.len()));
 }
