@@ -272,11 +272,11 @@ impl World {
                     self.lease_answered(member, &reply);
                 }
             }
-            Call::History { held } => {
-                if let Reply::Sql(Answer::History(terms)) = reply {
-                    self.history_read(member, held, &terms);
-                }
-            }
+            Call::History { held } => match reply {
+                Reply::Sql(Answer::History(terms)) => self.history_read(member, held, &terms),
+                // The pool does not hand a broken connection out again.
+                _ => self.members[member].work_session = self.given_up(self.members[member].work_session),
+            },
             Call::Status(row) => {
                 let said = match reply {
                     Reply::Status(said) => said,
