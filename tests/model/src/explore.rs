@@ -118,7 +118,7 @@ pub fn explore(scene: &Scene, limit: usize, mut tell: impl FnMut(usize, usize)) 
             }
         }
         found.starts.push(found.edges.len());
-        if found.states % 100_000 == 0 {
+        if found.states.is_multiple_of(100_000) {
             tell(found.states, queue.len());
         }
         if found.states >= limit {

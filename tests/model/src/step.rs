@@ -276,7 +276,7 @@ impl Run<'_> {
     fn won(&mut self, bid: &Bid, me: Inst) -> Stage {
         let old = self.world.row;
         let last = old.map_or(0, |row| row.term);
-        let term = last.max(bid.floor) + u8::from(!self.scene.is_off(Mutant::Raise) || last == 0);
+        let term = last.max(bid.floor) + u8::from(!self.scene.is_off(Mutant::Raise) || old.is_none());
         if term <= self.world.top && !self.scene.lost_commits {
             self.world.broken = Some(Breach::TwoOwners);
         } else if !bid.consent && bid.renewed {
