@@ -53,7 +53,7 @@ impl World {
         let step = match (next, hash) {
             (Plan::Rest, _) | (_, None) => return,
             _ if !gate => return self.pass_failed(member, term, compute),
-            (Plan::AgentAhead, _) => return self.pass_failed(member, term, compute),
+            (Plan::AgentAhead(_), _) => return self.pass_failed(member, term, compute),
             (Plan::Probe, _) => Request::Probe,
             (Plan::Push, Some(spec_hash)) => {
                 let compute_id = self.agents[compute].id.clone();

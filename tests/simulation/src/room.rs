@@ -148,6 +148,10 @@ impl World {
                 self.ask(member, Ask { leader, force, until });
             }
             Action::Claim(claim) => self.order(member, Order::Claim(claim)),
+            Action::Renew => {
+                self.members[member].lease.renew_due = self.now;
+                self.pump_lease(member);
+            }
             Action::TakeOver(term) => self.take_over(member, term),
             Action::StopLeading { .. } => self.stop_leading(member),
             Action::Release(term, why) => self.release(member, term, why),

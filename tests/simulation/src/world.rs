@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgfleet_api::{InstanceId, Term};
 use pgfleet_domain::leadership::{Config, Phase, State};
-use pgfleet_domain::reconcile::settled;
+use pgfleet_domain::reconcile::{Intent, settled};
 use uuid::Uuid;
 
 use crate::agent::{Agent, hash_of};
@@ -419,7 +419,9 @@ impl World {
             if spec.0 == 0 || self.lost && (generation > spec.0 || agent.promised() > row.term || other) {
                 return None;
             }
-            let done = !other && settled(pgfleet_api::Generation(spec.0), &seen).is_some();
+            let generation = pgfleet_api::Generation(spec.0);
+            let intent = Intent { generation, spec_hash: Some(hash_of(spec.1)) };
+            let done = !other && settled(&intent, generation, &seen).is_some();
             (!done).then(|| format!("compute {n} is not settled: wanted {spec:?}, seen {seen:?}"))
         })
     }
