@@ -35,6 +35,14 @@ pub async fn end_sessions(fleet: &Fleet, of: InstanceId) {
     drop(tokio::time::timeout(LIMIT, client.query(sql, &[&format!("pgfleet/{of}")])).await);
 }
 
+/// Whether some member's migration is in its sleep.
+pub async fn migration_sleeps(fleet: &Fleet) -> bool {
+    let Some(client) = session(fleet).await else { return false };
+    let sql = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgfleet/%' AND wait_event = 'PgSleep'";
+    let asked = tokio::time::timeout(LIMIT, client.query(sql, &[])).await;
+    asked.is_ok_and(|rows| rows.is_ok_and(|rows| !rows.is_empty()))
+}
+
 /// Copies the data directory of the running server: it is stopped in order, copied and started again.
 pub async fn copy(fleet: &Fleet) -> PathBuf {
     let copy = fleet.cluster().dir().join("copy");

@@ -35,15 +35,12 @@ const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// How long an armed process may take to come to its point before it is given up.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(8);
 
-/// When a slow migration is under way: the start of a member and its rehearsal are over.
-const SOON_IN_IT: Duration = Duration::from_millis(900);
-
 /// What undoes a fault.
 enum Heal {
     StartMember(usize, Life),
     ThawMember(usize),
-    /// It is frozen now, for so many milliseconds.
-    FreezeMember(usize, u64),
+    /// It is frozen for so many milliseconds as soon as its migration is under way; given up at this time.
+    FreezeInMigration(usize, u64, Instant),
     StartDatabase,
     ThawDatabase,
     Release(TestClient),
@@ -410,7 +407,7 @@ impl Engine {
             _ => {
                 self.note(step.kind, &name);
                 for _ in 0..2 {
-                    self.cast.restart_agent(&self.fleet, index, None).await;
+                    self.restart_agent(index).await;
                 }
             }
         }
@@ -437,17 +434,17 @@ impl Engine {
         let name = self.cast.members[index].name;
         // Both go well in the rehearsal, which has no rows.
         let up = if step.kind == Kind::FailingMigration {
-            "CREATE TABLE half (x int); SELECT 1 / 0 FROM computes;"
+            "CREATE TABLE half (x int); SELECT 1 / (length(compute_id) - length(compute_id)) FROM computes;"
         } else {
-            "CREATE TABLE IF NOT EXISTS probe (x int); SELECT pg_sleep(0.7) FROM computes;"
+            "CREATE TABLE IF NOT EXISTS probe (x int); SELECT pg_sleep(2) FROM computes LIMIT 1;"
         };
         let migrations = Some(self.migration(step.kind.as_str(), up));
         self.cast.launch(&self.fleet, index, Life { as_candidate: true, migrations, ..Life::default() });
-        self.note(step.kind, name);
         if step.kind == Kind::SlowMigration {
-            let until = Instant::now() + SOON_IN_IT;
-            let heal = Heal::FreezeMember(index, step.lasts_ms);
-            self.lasting.push(Lasting { until, kind: None, target: name.to_owned(), heal });
+            let heal = Heal::FreezeInMigration(index, step.lasts_ms, Instant::now() + PAUSE_PATIENCE);
+            self.lasting.push(Lasting { until: Instant::now(), kind: None, target: name.to_owned(), heal });
+        } else {
+            self.note(step.kind, name);
         }
     }
 
@@ -481,7 +478,7 @@ impl Engine {
 
     /// Starts the process whose point is armed.
     async fn arm(&mut self, pause: &Pause) -> Subject {
-        let point = format!("{}@{}", pause.point, pause.nth);
+        let point = armed(pause);
         if pause.point.starts_with("agent_") {
             self.cast.restart_agent(&self.fleet, 0, Some(&point)).await;
             return Subject::Agent(0);
@@ -564,7 +561,9 @@ impl Engine {
                     process.thaw();
                 }
             }
-            Heal::FreezeMember(index, lasts_ms) => self.freeze(index, lasts_ms),
+            Heal::FreezeInMigration(index, lasts_ms, give_up) => {
+                self.freeze_in_migration(index, lasts_ms, give_up).await;
+            }
             // Another fault may have started it meanwhile.
             Heal::StartDatabase if self.fleet.cluster().server_pid().is_some() => {}
             Heal::StartDatabase => {
@@ -573,7 +572,7 @@ impl Engine {
             }
             Heal::ThawDatabase => database::signal_all(&self.fleet, Signal::CONT),
             Heal::Release(held) => drop(held),
-            Heal::StartAgent(index) => self.cast.restart_agent(&self.fleet, index, None).await,
+            Heal::StartAgent(index) => self.restart_agent(index).await,
             Heal::ThawAgent(index) => {
                 if let Some(agent) = &self.cast.agents[index] {
                     agent.process.thaw();
@@ -591,13 +590,33 @@ impl Engine {
         }
     }
 
-    fn freeze(&mut self, index: usize, lasts_ms: u64) {
+    async fn freeze_in_migration(&mut self, index: usize, lasts_ms: u64, give_up: Instant) {
+        let migrates = database::migration_sleeps(&self.fleet).await;
         let member = &self.cast.members[index];
         let (name, Some(process)) = (member.name, &member.process) else { return };
-        process.signal(Signal::STOP);
-        self.note(Kind::FreezeMember, name);
-        let (until, heal) = (Instant::now() + Duration::from_millis(lasts_ms), Heal::ThawMember(index));
-        self.lasting.push(Lasting { until, kind: Some(Kind::FreezeMember), target: name.to_owned(), heal });
+        let target = name.to_owned();
+        if migrates {
+            process.signal(Signal::STOP);
+            self.note(Kind::SlowMigration, name);
+            let (until, heal) = (Instant::now() + Duration::from_millis(lasts_ms), Heal::ThawMember(index));
+            self.lasting.push(Lasting { until, kind: Some(Kind::SlowMigration), target, heal });
+        } else if Instant::now() < give_up {
+            let heal = Heal::FreezeInMigration(index, lasts_ms, give_up);
+            self.lasting.push(Lasting { until: Instant::now() + TICK, kind: None, target, heal });
+        }
+    }
+
+    /// The point at which an agent has to stand still, also in a later life.
+    fn agent_pause(&self, index: usize) -> Option<String> {
+        match &self.standing {
+            Standing::Armed(pause, Subject::Agent(of), _) if *of == index => Some(armed(pause)),
+            Standing::Armed(..) | Standing::Due(..) | Standing::Paused | Standing::Over => None,
+        }
+    }
+
+    async fn restart_agent(&mut self, index: usize) {
+        let point = self.agent_pause(index);
+        self.cast.restart_agent(&self.fleet, index, point.as_deref()).await;
     }
 
     /// Whether one member leads and all others that run follow it.
@@ -612,6 +631,11 @@ impl Engine {
             status.instance_id == leader.instance_id || (status.role == Role::Candidate && follows)
         })
     }
+}
+
+/// As the programs want it.
+fn armed(pause: &Pause) -> String {
+    format!("{}@{}", pause.point, pause.nth)
 }
 
 /// Out of a pause point, and out of a freeze.

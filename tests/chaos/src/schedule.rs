@@ -328,6 +328,9 @@ pub struct Schedule {
     pub pause: Option<Pause>,
 }
 
+/// How long a member may take to start, to ask for the leadership and to begin its migration before the next step.
+const UNTIL_IT_MIGRATES_MS: u64 = 2500;
+
 /// Runs after which the walk through the scenarios begins anew.
 const ROUND: u64 = 8;
 
@@ -341,7 +344,7 @@ impl Schedule {
         let mut at_ms = draw.between(100, 500);
         if let Some(kind) = special(scenario) {
             steps.push(step(&mut draw, kind, at_ms));
-            at_ms += draw.between(300, 1200);
+            at_ms += draw.between(300, 1200) + if kind == Kind::SlowMigration { UNTIL_IT_MIGRATES_MS } else { 0 };
         }
         let index = usize::try_from(seed % Kind::GENERAL.len() as u64).unwrap_or(0);
         let mut kind = Kind::GENERAL[index];
@@ -394,7 +397,7 @@ const fn special(scenario: Scenario) -> Option<Kind> {
 
 fn step(draw: &mut Draw, kind: Kind, at_ms: u64) -> Step {
     let (shortest, longest) = kind.lasts();
-    let number = draw.bits() % 64;
+    let number = draw.number() % 64;
     let target = if !kind.strikes_a_member() {
         Target::Agent(number)
     } else if number < 40 {
