@@ -12,7 +12,7 @@ use pgfleet_model::scene::{Mutant, Scene};
 /// Explores every state that a few controllers, their database and an agent can reach, and looks for one that must not be.
 #[derive(Debug, Parser)]
 struct Asked {
-    /// Only this scene; its results are shown and not written.
+    /// Only this scene, also one that the whole run leaves out; its results are shown and not written.
     #[arg(long)]
     scene: Option<String>,
     /// Switch this rule off, and show how the model finds it: fence, renewals, ledger, revert, end_sessions, cluster_id, raise.
@@ -34,7 +34,16 @@ fn main() -> ExitCode {
     if let Some(name) = &asked.mutant {
         return show_mutant(name, asked.limit);
     }
-    let scenes = Scene::DEEP.iter().filter(|scene| asked.scene.as_ref().is_none_or(|name| scene.name == name));
+    let all = Scene::DEEP.iter().chain(&Scene::WIDE);
+    let scenes: Vec<&Scene> = match &asked.scene {
+        None => Scene::DEEP.iter().collect(),
+        Some(name) => all.clone().filter(|scene| scene.name == name).collect(),
+    };
+    if scenes.is_empty() {
+        let names: Vec<_> = all.map(|scene| scene.name).collect();
+        eprintln!("there is no such scene; there are: {}", names.join("; "));
+        return ExitCode::from(64);
+    }
     let mut report = Report::here();
     let mut broken = Vec::new();
     for scene in scenes {
