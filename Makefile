@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure failover
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -18,6 +18,8 @@ help:
 	@echo '            and 10 GB of disk; SCENARIOS=start,noop or RUNS=2 measure a part and only print it'
 	@echo 'make plan-vs-configure PAIRS=200 SEED=1   compare what /plan says with what /configure does over random pairs of'
 	@echo '            specs, write bench/results/plan_vs_configure.{json,md}'
+	@echo 'make failover KILLS=10   kill the primary of the controllers'"'"' database under load (Patroni, etcd), write'
+	@echo '            bench/results/failover.{json,md}; about 10 minutes'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -60,3 +62,10 @@ plan-vs-configure:
 	$(CARGO) build --locked $(BINARIES) -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/plan_vs_configure" \
 		--pairs $(or $(PAIRS),200) --seed $(or $(SEED),1)
+
+# In the debug build: the database's own failover takes seconds. Fewer than 10 kills are only printed.
+failover:
+	@scripts/ensure-postgresql.sh
+	@scripts/ensure-patroni.sh
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-failover
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/failover" --kills $(or $(KILLS),10)

@@ -35,13 +35,13 @@ mod wire;
 
 pub use floors::Floors;
 pub use plan::{ALL, Plan, Scenario};
-pub use report::{Figures, Report};
+pub use report::{Figures, Report, commit, machine};
 pub use scenarios::planned::Planned;
 pub use scenarios::restarts::Restarts;
 pub use scenarios::sigkill::Sigkill;
 pub use scenarios::sigstop::{Longest, Sigstop};
 pub use scenarios::steady::{Rates, Steady};
-pub use stats::Spread;
+pub use stats::{Spread, ms, rounded};
 pub use table::markdown;
 
 use std::any::Any;

@@ -70,8 +70,9 @@ impl Report {
     }
 }
 
-/// Results of an earlier run do not make a checkout another one.
-pub(crate) fn commit() -> String {
+/// The commit of this checkout, `-dirty` if it differs from it. Results of an earlier run do not make it another one.
+#[must_use]
+pub fn commit() -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -82,7 +83,8 @@ pub(crate) fn commit() -> String {
 }
 
 /// Cores, memory, kernel.
-pub(crate) fn machine() -> String {
+#[must_use]
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let memory = read("/proc/meminfo");
