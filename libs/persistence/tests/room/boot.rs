@@ -38,6 +38,18 @@ async fn an_unusable_url_is_not_an_unreachable_database() {
     assert_eq!(missing.sqlstate(), Some("3D000"), "{missing:?}");
 }
 
+/// As the machine of an old primary does that stands still: the kernel takes the connection, and nobody answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_keeps_silent_does_not_hide_the_next_one() {
+    let Some(cluster) = cluster("a_host_that_keeps_silent_does_not_hide_the_next_one").await else { return };
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = silent.local_addr().unwrap();
+    let both = format!("postgres://postgres@{silent},127.0.0.1:{}/postgres?sslmode=disable", cluster.port());
+    let database = Database::connect(config(format!("{both}&target_session_attrs=read-write"))).await.unwrap();
+    // The pool connects in another way.
+    assert_eq!(database.compat().await.unwrap(), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_refused_by_a_server_without_it() {
     let Some(cluster) = cluster("tls_is_refused_by_a_server_without_it").await else { return };
