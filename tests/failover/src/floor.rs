@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use pgfleet_harness::postgres::connect;
 use pgfleet_harness::wait::wait_for;
 
 use crate::patroni::{PATIENCE, Patroni};
@@ -18,9 +17,9 @@ pub async fn prepare(patroni: &Patroni) {
 
 /// Waits until a session at the primary, whichever it is, has committed a row.
 pub async fn first_write(patroni: &Patroni) -> Instant {
-    let url = patroni.url("postgres");
     wait_for("the new primary takes writes", PATIENCE, async || {
-        let write = async { connect(&url).await.ok()?.batch_execute("INSERT INTO floor VALUES (1)").await.ok() };
+        let write =
+            async { patroni.try_primary("postgres").await?.batch_execute("INSERT INTO floor VALUES (1)").await.ok() };
         tokio::time::timeout(ATTEMPT, write).await.ok().flatten().map(|()| Instant::now())
     })
     .await

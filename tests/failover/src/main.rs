@@ -18,7 +18,7 @@ const KILLS: usize = 10;
 #[derive(Debug, Parser)]
 #[command(name = "failover", version, about, long_about, term_width = 100)]
 struct Plan {
-    /// Primaries to be killed, in turn only the server and the whole node.
+    /// Primaries to be killed, in turn frozen, only the server, the whole node.
     #[arg(long, default_value_t = KILLS)]
     kills: usize,
     /// Leave out the run with asynchronous replication, which loses commits on purpose.
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
         Ok(plan) => plan,
         Err(error) => return not_taken(&error),
     };
-    let deaths: Vec<Death> = [Death::Server, Death::Node].into_iter().cycle().take(plan.kills).collect();
+    let deaths: Vec<Death> = [Death::Frozen, Death::Server, Death::Node].into_iter().cycle().take(plan.kills).collect();
     let Some(killed) = kills::measure("failover", &deaths).await else { return ExitCode::FAILURE };
     let lossy = if plan.no_async { None } else { lossy::measure("failover-async").await };
     let whole = plan.kills >= KILLS && lossy.is_some();

@@ -41,8 +41,11 @@ pub enum Replication {
 pub enum Death {
     /// SIGKILL of the postmaster. Its Patroni sees it and gives the key away.
     Server,
-    /// SIGKILL of Patroni and the postmaster, as when the machine stops. The key has to run out.
+    /// SIGKILL of Patroni and the postmaster, as when the machine starts anew. The key has to run out.
     Node,
+    /// SIGSTOP of Patroni and every process of the server, as when the machine stands still: connections stay open and new
+    /// ones are taken, and nobody answers. It goes on where it stood once another node is the primary.
+    Frozen,
 }
 
 /// One node.
@@ -54,6 +57,8 @@ struct Node {
     config: PathBuf,
     dir: PathBuf,
     patroni: Option<Process>,
+    /// Processes of the server that stand still.
+    frozen: Vec<Pid>,
 }
 
 /// The nodes and their etcd.
@@ -62,6 +67,8 @@ pub struct Patroni {
     logs: PathBuf,
     owner: (u32, u32),
     nodes: Vec<Node>,
+    /// The host that stands first in the URL: the first primary, so that its death is the worst one for who asks in turn.
+    first: usize,
     _etcd: Process,
 }
 
@@ -88,26 +95,38 @@ impl Patroni {
         let (client, peer) = (free_port(), free_port());
         let etcd = start_etcd(fleet, owner, client, peer);
         let nodes = (1..=count).map(|n| node(fleet, n, client, replication)).collect();
-        let mut patroni = Self { program, logs, owner, nodes, _etcd: etcd };
+        let mut patroni = Self { program, logs, owner, nodes, first: 0, _etcd: etcd };
         for index in 0..count {
             patroni.revive(index);
         }
         patroni.whole(replication).await;
+        patroni.first = patroni.leader().await;
         patroni
     }
 
     /// URL of a database for clients who want the primary, wherever it is.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-        let hosts = hosts.join(",");
+        let nodes = self.nodes.iter().cycle().skip(self.first).take(self.nodes.len());
+        let hosts = nodes.map(|node| format!("127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",");
         format!("postgres://postgres@{hosts}/{database}?sslmode=disable&target_session_attrs=read-write")
     }
 
     /// A session at the primary.
     pub async fn primary(&self, database: &str) -> TestClient {
-        let url = self.url(database);
-        wait_for("a session at the primary", PATIENCE, async || connect(&url).await.ok()).await
+        wait_for("a session at the primary", PATIENCE, async || self.try_primary(database).await).await
+    }
+
+    /// The same, if there is one. A node that stands still is passed over: the driver would wait for it.
+    pub async fn try_primary(&self, database: &str) -> Option<TestClient> {
+        for node in self.nodes.iter().filter(|node| node.frozen.is_empty()) {
+            let url = format!("postgres://postgres@127.0.0.1:{}/{database}", node.port);
+            let writes = format!("{url}?sslmode=disable&target_session_attrs=read-write");
+            if let Ok(session) = connect(&writes).await {
+                return Some(session);
+            }
+        }
+        None
     }
 
     /// Which node is the primary, as all of them say.
@@ -161,6 +180,9 @@ impl Patroni {
     pub async fn kill(&mut self, index: usize, death: Death) {
         let node = &mut self.nodes[index];
         let postmaster = node.postmaster().unwrap_or_else(|| panic!("{} has no postmaster", node.name));
+        if death == Death::Frozen {
+            return node.freeze(postmaster);
+        }
         let dead = if death == Death::Node { node.patroni.take() } else { None };
         if let Some(patroni) = &dead {
             patroni.signal(Signal::KILL);
@@ -171,9 +193,16 @@ impl Patroni {
         }
     }
 
-    /// Starts a node's Patroni where it does not run.
+    /// Starts a node's Patroni where it does not run, and lets go on what stands still.
     pub fn revive(&mut self, index: usize) {
         let node = &mut self.nodes[index];
+        for pid in node.frozen.drain(..) {
+            // The server's other children may have ended one of its children by now.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+        if let Some(patroni) = &node.patroni {
+            patroni.thaw();
+        }
         if node.patroni.is_none() {
             let mut command = command(&self.program, &node.dir, self.owner);
             command.arg(&node.config);
@@ -194,7 +223,7 @@ impl Patroni {
 
     /// What a node that lives says of all nodes.
     async fn members(&self) -> Option<Vec<Value>> {
-        for node in self.nodes.iter().filter(|node| node.patroni.is_some()) {
+        for node in self.nodes.iter().filter(|node| node.patroni.is_some() && node.frozen.is_empty()) {
             let url = format!("http://127.0.0.1:{}/cluster", node.rest);
             let Ok(answer) = Call::new("GET", url).limit(Duration::from_secs(2)).try_send().await else { continue };
             let view: Option<Value> = serde_json::from_str(&answer.body).ok();
@@ -211,6 +240,29 @@ impl Node {
         let text = fs::read_to_string(self.dir.join("data/postmaster.pid")).ok()?;
         Pid::from_raw(text.lines().next()?.trim().parse().ok()?)
     }
+
+    /// Stops Patroni first, which would not look on, then the postmaster, which makes no more children then, then these.
+    fn freeze(&mut self, postmaster: Pid) {
+        if let Some(patroni) = &self.patroni {
+            patroni.signal(Signal::STOP);
+        }
+        let stop = |pid: &Pid| kill_process(*pid, Signal::STOP).is_ok();
+        assert!(stop(&postmaster), "no signal to the postmaster of {}", self.name);
+        self.frozen.extend(children(postmaster).into_iter().filter(stop));
+        self.frozen.push(postmaster);
+    }
+}
+
+/// The processes that this one has started and that have not ended.
+fn children(parent: Pid) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").unwrap_or_else(|error| panic!("/proc: {error}"));
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let own = |pid: &i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent.
+        text.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok()
+    };
+    pids.filter(|pid| own(pid) == Some(parent.as_raw_nonzero().get())).filter_map(Pid::from_raw).collect()
 }
 
 fn start_etcd(fleet: &Fleet, owner: (u32, u32), client: u16, peer: u16) -> Process {
@@ -230,7 +282,7 @@ fn node(fleet: &Fleet, n: usize, etcd: u16, replication: Replication) -> Node {
     // JSON is YAML, which is what Patroni reads.
     let text = settings(fleet, &name, &dir, (port, rest, etcd), replication).to_string();
     fs::write(&config, text).unwrap_or_else(|error| panic!("{}: {error}", config.display()));
-    Node { name, port, rest, config, dir, patroni: None }
+    Node { name, port, rest, config, dir, patroni: None, frozen: Vec::new() }
 }
 
 fn settings(fleet: &Fleet, name: &str, dir: &Path, ports: (u16, u16, u16), replication: Replication) -> Value {

@@ -54,6 +54,8 @@ pub struct Figures {
     pub server: Kind,
     /// The same by what died.
     pub node: Kind,
+    /// The same by what died.
+    pub frozen: Kind,
     /// Asynchronous replication, with a standby that was held back.
     #[serde(rename = "async")]
     pub lossy: Option<Lossy>,
@@ -100,6 +102,7 @@ impl Report {
             waited: killed.waited,
             server: kind(Death::Server),
             node: kind(Death::Node),
+            frozen: kind(Death::Frozen),
             lossy,
         };
         Self {
@@ -150,7 +153,9 @@ impl Report {
         );
         put(&mut text, "|---|---|---|---|---|\n");
         let all = Kind { kills: figures.kills, gap_ms: figures.gap_ms, patroni_ms: figures.patroni_ms };
-        for (name, kind) in [("server", &figures.server), ("node", &figures.node), ("both", &all)] {
+        for (name, kind) in
+            [("server", &figures.server), ("node", &figures.node), ("frozen", &figures.frozen), ("all", &all)]
+        {
             if let (Some(gap), Some(floor)) = (kind.gap_ms, kind.patroni_ms) {
                 put(
                     &mut text,
@@ -166,7 +171,11 @@ impl Report {
                 );
             }
         }
-        put(&mut text, "\n*server*: the postmaster; *node*: it and its Patroni, whose key then runs out after 20 s.\n");
+        put(
+            &mut text,
+            "\n*server*: the postmaster; *node*: it and its Patroni, whose key then runs out after 20 s; *frozen*: \
+                        the same, stopped and let go.\n",
+        );
         if let Some(beyond) = figures.beyond_ms {
             let line =
                 format!("From the floor to the next acknowledged write: {:.0} / {:.0} ms.\n", beyond.p50, beyond.max);
