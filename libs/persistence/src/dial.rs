@@ -4,7 +4,8 @@
 //! them. A host that takes connections and never answers (frozen, cut off), or whose packets get lost, would use up the
 //! time of every attempt, and the database that has failed over to the next host would never be found. Invariant: a later
 //! host is asked as soon as the earlier one has failed or has kept silent for [`HEAD_START`]; the first that takes the
-//! session, as `target_session_attrs` asks, is it, and the others are let go.
+//! session, as `target_session_attrs` asks, is it, and the others are let go. While one keeps silent, those that refused are
+//! asked again: one of them may become the primary in the meantime.
 
 use std::time::Duration;
 
@@ -16,7 +17,18 @@ use tokio_postgres::{Client, Config, Connection, Error, Socket};
 /// How long a host is waited for before the next one is asked as well. A handshake within a data centre is over by then.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// A session with the first host that takes one. The caller limits the time of it all.
+/// Distance of two attempts at a host that refuses while another one keeps silent: a standby may be the primary by then.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What became of one attempt.
+struct Attempt<S> {
+    host: Config,
+    /// Whether this host was asked for the first time.
+    first: bool,
+    reached: Result<(Client, Connection<Socket, S>), Error>,
+}
+
+/// A session with the first host that takes one. It fails when all have refused; the caller limits the time of it all.
 pub(crate) async fn dial<T>(config: &Config, tls: T) -> Result<(Client, Connection<Socket, T::Stream>), Error>
 where
     T: MakeTlsConnect<Socket> + Clone + Send + 'static,
@@ -26,25 +38,45 @@ where
 {
     let mut hosts = each_host(config).into_iter();
     let mut attempts = JoinSet::new();
+    let ask = |host: Config, first: bool| {
+        let tls = tls.clone();
+        async move {
+            if !first {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Attempt { reached: host.connect(tls).await, host, first }
+        }
+    };
+    // Those that have not refused yet.
+    let mut hopes = hosts.len();
+    let mut next = hosts.next();
     loop {
-        if let Some(host) = hosts.next() {
-            let tls = tls.clone();
-            attempts.spawn(async move { host.connect(tls).await });
+        if let Some(host) = next.take() {
+            attempts.spawn(ask(host, true));
         }
         tokio::select! {
             ended = attempts.join_next() => match ended {
-                Some(Ok(Ok(reached))) => return Ok(reached),
-                Some(Ok(Err(error))) if attempts.is_empty() && hosts.len() == 0 => return Err(error),
-                Some(Ok(Err(error))) => tracing::debug!(%error, "a host of the database did not take a session"),
+                Some(Ok(Attempt { reached: Ok(reached), .. })) => return Ok(reached),
+                Some(Ok(Attempt { reached: Err(error), host, first })) => {
+                    if first {
+                        hopes -= 1;
+                        next = hosts.next();
+                    }
+                    if hopes == 0 {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "a host of the database did not take a session");
+                    attempts.spawn(ask(host, false));
+                }
                 Some(Err(ended)) => {
                     if let Ok(panic) = ended.try_into_panic() {
                         std::panic::resume_unwind(panic);
                     }
                 }
                 // There is no host at all, which the driver says in its own words.
-                None => return Box::pin(config.connect(tls)).await,
+                None => return Box::pin(config.connect(tls.clone())).await,
             },
-            () = tokio::time::sleep(HEAD_START), if hosts.len() > 0 => {}
+            () = tokio::time::sleep(HEAD_START), if hosts.len() > 0 => next = hosts.next(),
         }
     }
 }
