@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use pgfleet_api::ComputeId;
-use pgfleet_api::Generation;
+use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::auth::Scope;
-use pgfleet_api::compute::SpecAccepted;
 use pgfleet_domain::spec::spec_hash;
 use pgfleet_harness::specs::marked;
 use pgfleet_harness::wait::wait_for;
@@ -37,6 +35,7 @@ pub struct Lossy {
     /// The controllers' own lines about it in the journal.
     pub journalled: i64,
     /// The agent applied what was asked for afterwards, under a term above the lost one, also when the old primary was back.
+    /// A run in which it does not come to that panics, so no other value is ever written.
     pub governable: bool,
 }
 
@@ -68,7 +67,8 @@ pub async fn measure(name: &str) -> Option<Lossy> {
 
     let (_, term) = bed.above(lost_term).await;
     let lost_commits = book.lost(&bed.fleet).await.len();
-    put_and_applied(&bed, "after").await;
+    let status = put_and_applied(&bed, "after").await;
+    assert!(status.term > Some(lost_term), "the agent obeys a term that was lost: {status:?}");
     bed.patroni.revive(primary);
     bed.patroni.whole(Replication::Asynchronous).await;
     put_and_applied(&bed, "whole").await;
@@ -94,17 +94,16 @@ async fn write(bed: &Bed, book: &mut Book, what: &str) {
 }
 
 /// A new spec for the agent's compute; waits until the agent runs its content, under whichever generation.
-async fn put_and_applied(bed: &Bed, mark: &str) {
-    let id: &ComputeId = &bed.agent.id;
+async fn put_and_applied(bed: &Bed, mark: &str) -> AgentStatus {
+    let id = &bed.agent.id;
     let told = bed.client().put_spec(id, &marked(mark), None).await;
-    let SpecAccepted { .. } = told.unwrap_or_else(|error| panic!("{id}: {error}"));
+    told.unwrap_or_else(|error| panic!("{id}: {error}"));
     let hash = spec_hash(&marked(mark));
     let what = format!("the content {mark}");
-    let has = |status: &pgfleet_api::agent::AgentStatus| {
-        let applied: Option<Generation> = status.applied_generation;
-        status.spec_hash.as_ref() == Some(&hash) && applied == status.generation
+    let has = |status: &AgentStatus| {
+        status.spec_hash.as_ref() == Some(&hash) && status.applied_generation == status.generation
     };
-    bed.agent.shows(&what, Duration::from_secs(60), has).await;
+    bed.agent.shows(&what, Duration::from_secs(60), has).await
 }
 
 async fn hand_over(bed: &Bed, to: usize) {
