@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate failover
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -24,6 +24,8 @@ help:
 	@echo '            bench/results/model.{json,md}; a few minutes and 2 GB of memory'
 	@echo 'make simulate SECONDS=600 SEED=1   run seeded schedules of faults against the decisions in virtual time, write'
 	@echo '            bench/results/simulation.{json,md}; SECONDS=0 shows the one schedule of SEED'
+	@echo 'make failover KILLS=10   kill the primary of the controllers'"'"' database under load (Patroni, etcd), write'
+	@echo '            bench/results/failover.{json,md}; about 10 minutes'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -84,3 +86,10 @@ model:
 simulate:
 	$(CARGO) run --locked --release -p pgfleet-simulation --bin simulate -- --seconds $(or $(SECONDS),600) \
 		$(if $(SEED),--seed $(SEED)) --out bench/results
+
+# In the debug build: the database's own failover takes seconds. Fewer than 10 kills are only printed.
+failover:
+	@scripts/ensure-postgresql.sh
+	@scripts/ensure-patroni.sh
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-failover
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/failover" --kills $(or $(KILLS),10)

@@ -19,6 +19,7 @@ mod bootstrap;
 mod compat;
 mod config;
 mod database;
+mod dial;
 mod error;
 mod follow;
 mod lease;

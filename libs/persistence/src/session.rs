@@ -6,7 +6,7 @@
 //! [`crate::DbError::class`] reads the code the server sent. Loads, lists, history and migrations stay with diesel;
 //! both ways share the one connector below, so TLS and session settings cannot differ.
 //!
-//! Called by: `lease`, `notices`, `writer`, `database`, `migrate`. Invariants: every session carries the instance's
+//! Called by: `lease`, `notices`, `writer`, `database`, `migrate`. What it calls: `dial`. Invariants: every session carries the instance's
 //! `application_name` and the limits of [`SessionKind`]; dropping a [`Session`] closes its connection.
 
 use std::future::poll_fn;
@@ -26,6 +26,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{DatabaseConfig, Target, application_name};
+use crate::dial::dial;
 use crate::error::DbError;
 use crate::notices::Notice;
 
@@ -106,12 +107,12 @@ impl Connector {
             let mut driver = JoinSet::new();
             let client = match &self.tls {
                 Some(tls) => {
-                    let (client, connection) = config.connect(tls.clone()).await?;
+                    let (client, connection) = dial(&config, tls.clone()).await?;
                     driver.spawn(drive(connection, told));
                     client
                 }
                 None => {
-                    let (client, connection) = config.connect(NoTls).await?;
+                    let (client, connection) = dial(&config, NoTls).await?;
                     driver.spawn(drive(connection, told));
                     client
                 }
@@ -134,11 +135,11 @@ impl Connector {
         let connect = async {
             match &self.tls {
                 Some(tls) => {
-                    let (client, connection) = config.connect(tls.clone()).await.map_err(bad)?;
+                    let (client, connection) = dial(&config, tls.clone()).await.map_err(bad)?;
                     AsyncPgConnection::try_from_client_and_connection(client, connection).await
                 }
                 None => {
-                    let (client, connection) = config.connect(NoTls).await.map_err(bad)?;
+                    let (client, connection) = dial(&config, NoTls).await.map_err(bad)?;
                     AsyncPgConnection::try_from_client_and_connection(client, connection).await
                 }
             }

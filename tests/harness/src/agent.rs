@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgfleet_api::agent::{AgentStatus, ComputeState};
 use pgfleet_api::{ComputeId, Generation};
-use pgfleet_clients::token::Grant;
+use pgfleet_clients::token::{Grant, Source};
 
 use crate::fleet::{Fleet, clean_command, free_port, wait_port_file};
 use crate::http::Call;
@@ -87,7 +87,7 @@ impl<'f> AgentOptions<'f> {
             process,
             data_dir,
             postgres_port: self.postgres_port,
-            token: self.fleet.keys().token(&Grant::agent_admin()),
+            tokens: self.fleet.keys().source(),
         }
     }
 }
@@ -103,7 +103,7 @@ pub struct Agent {
     data_dir: PathBuf,
     http_ports: (u16, u16),
     postgres_port: u16,
-    token: String,
+    tokens: Source,
 }
 
 impl Agent {
@@ -129,7 +129,10 @@ impl Agent {
 
     /// A request to it, with a controller's token.
     pub fn call(&self, method: &str, path: &str) -> Call {
-        Call::new(method, format!("{}{path}", self.url)).token(&self.token)
+        // A new one each time: a run may last longer than a token.
+        let token = self.tokens.token(&Grant::agent_admin()).unwrap_or_else(|error| panic!("no token: {error}"));
+        let call = Call::new(method, format!("{}{path}", self.url));
+        if let Some(token) = token { call.token(&token) } else { call }
     }
 
     /// What it says about itself.

@@ -108,6 +108,13 @@ impl Fleet {
         Self { test: test.to_owned(), dir, keys, server, database_url, reaper }
     }
 
+    /// The same fleet, whose controllers have their database elsewhere: on servers that a test runs itself.
+    #[must_use]
+    pub fn over(mut self, database_url: String) -> Self {
+        self.database_url = database_url;
+        self
+    }
+
     /// The directory of this fleet.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -30,6 +30,7 @@ fn crates_depend_only_as_drawn() {
         ("pgfleet", &["clients", "api", "domain", "history"]),
         ("bench", &["clients", "api", "domain", "harness"]),
         ("tests/next_release", &["persistence"]),
+        ("tests/failover", &["clients", "api", "domain", "harness", "bench"]),
     ]
     .into();
     for (manifest, allowed) in drawing {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgfleet_api::InstanceId;
+use pgfleet_harness::wait::wait_until;
 use pgfleet_persistence::{Began, ClaimOutcome, Database, DatabaseConfig, DbError, ErrorClass, Release};
 
 use crate::support::{Fleet, Member, cluster, spawn, value};
@@ -36,6 +37,38 @@ async fn an_unusable_url_is_not_an_unreachable_database() {
 
     let missing = Database::connect(config(cluster.url("no_such_database"))).await.unwrap_err();
     assert_eq!(missing.sqlstate(), Some("3D000"), "{missing:?}");
+}
+
+/// As the machine of an old primary does that stands still: the kernel takes the connection, and nobody answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_keeps_silent_does_not_hide_the_next_one() {
+    let Some(cluster) = cluster("a_host_that_keeps_silent_does_not_hide_the_next_one").await else { return };
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = silent.local_addr().unwrap();
+    let both = format!("postgres://postgres@{silent},127.0.0.1:{}/postgres?sslmode=disable", cluster.port());
+    let url = format!("{both}&target_session_attrs=read-write");
+    let patient = DatabaseConfig { connect_timeout: Duration::from_secs(10), ..config(url) };
+    let database = Database::connect(patient).await.unwrap();
+    // The pool connects in another way.
+    assert_eq!(database.compat().await.unwrap(), None);
+}
+
+/// As a standby does that is promoted while the old primary stands still: an attempt that has begun finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_refused_is_asked_again_while_another_keeps_silent() {
+    let Some(cluster) = cluster("a_host_that_refused_is_asked_again_while_another_keeps_silent").await else { return };
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = silent.local_addr().unwrap();
+    let url = format!("postgres://postgres@{silent},127.0.0.1:{}/late?sslmode=disable", cluster.port());
+    let later = async {
+        let refused =
+            || std::fs::read_to_string(cluster.dir().join("log")).unwrap().contains("\"late\" does not exist");
+        wait_until("it was refused", Duration::from_secs(10), async || refused()).await;
+        cluster.create_database("late").await.unwrap();
+    };
+    let patient = DatabaseConfig { connect_timeout: Duration::from_secs(30), ..config(url) };
+    let (connected, ()) = tokio::join!(Box::pin(Database::connect(patient)), later);
+    connected.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
