@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -20,6 +20,10 @@ help:
 	@echo '            specs, write bench/results/plan_vs_configure.{json,md}'
 	@echo 'make chaos RUNS=20 SEED=1   real processes under seeded faults and load, each run judged by its history; KEEP=dir keeps all'
 	@echo '            histories and logs; RUNS=200 or more writes bench/results/chaos.{json,md}; JOBS=2 runs at once'
+	@echo 'make model   explore every state of the models of leadership, and each rule switched off in turn, write'
+	@echo '            bench/results/model.{json,md}; a few minutes and 2 GB of memory'
+	@echo 'make simulate SECONDS=600 SEED=1   run seeded schedules of faults against the decisions in virtual time, write'
+	@echo '            bench/results/simulation.{json,md}; SECONDS=0 shows the one schedule of SEED'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -70,3 +74,13 @@ chaos:
 	$(CARGO) build --locked $(BINARIES) -p pgfleet-chaos
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/chaos" \
 		--runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),2) $(if $(KEEP),--keep "$(KEEP)")
+
+# Optimised as its tests are; it needs no database and starts no program.
+model:
+	$(CARGO) build --locked -p pgfleet-model
+	"$(TARGET)/debug/model"
+
+# Schedules of faults against the product's own decisions in virtual time; SECONDS=0 shows the one schedule of SEED.
+simulate:
+	$(CARGO) run --locked --release -p pgfleet-simulation --bin simulate -- --seconds $(or $(SECONDS),600) \
+		$(if $(SEED),--seed $(SEED)) --out bench/results

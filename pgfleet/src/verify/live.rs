@@ -114,10 +114,13 @@ fn lagging(computes: &[ComputeView], missing: &mut Vec<String>) {
     }
 }
 
+/// Who the journal names for what a controller notes by itself, and the word for a generation that the database lost.
+const ITSELF: &str = "controller";
+const LOST_COMMIT: &str = "lost_commit";
+
 fn journalled(line: WatchEvent) -> Event {
     let detail = &line.detail;
-    let lost_commit = detail.get("lost_commit").is_some()
-        || ["op", "event"].iter().any(|key| detail.get(key).and_then(Value::as_str) == Some("lost_commit"));
+    let lost_commit = line.actor == ITSELF && line.reason.as_deref() == Some(LOST_COMMIT);
     Event::Journalled {
         change_seq: line.change_seq,
         term: line.term,

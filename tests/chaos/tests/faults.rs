@@ -87,6 +87,24 @@ async fn a_cut_link_resets_and_refuses() {
     assert_eq!(proxy.counters().struck(), 1);
 }
 
+/// Also one whose receiver reads nothing, so that the proxy cannot pass on what it holds.
+#[tokio::test]
+async fn a_stuck_connection_is_cut_at_once() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap()).await;
+    let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+    let (mut deaf, _) = listener.accept().await.unwrap();
+    // It has said all: the other direction is over and cannot notice the cut.
+    deaf.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    let piece = vec![0; 64 * 1024];
+    // Full from end to end: nothing is taken for a while.
+    while timeout(SILENCE, stream.write_all(&piece)).await.is_ok() {}
+    proxy.set(Mode::Cut);
+    // The end of answers was read, so the reset shows in what is written.
+    assert!(timeout(LIMIT, stream.write_all(&piece)).await.unwrap().is_err());
+}
+
 #[tokio::test]
 async fn a_port_that_resets_accepts_first() {
     let (target, _server) = echo(0).await;

@@ -448,6 +448,8 @@ impl Drop for Cluster {
         if let Some(mut running) = running {
             // It may have ended by itself; then there is nobody to tell.
             let _ = kill_process(running.server, Signal::QUIT);
+            // A test that failed while the server was stopped would wait for ever.
+            let _ = kill_process(running.server, Signal::CONT);
             drop(running.watchdog.stdin.take());
             drop(running.watchdog.wait());
         }

@@ -31,8 +31,8 @@ pub struct Spec {
 pub struct Push {
     /// Which fleet.
     pub fleet: u8,
-    /// Who hears the answer.
-    pub by: Inst,
+    /// Who hears the answer, if it is one of ours.
+    pub by: Option<Inst>,
     /// Under which term.
     pub term: u8,
     /// What.
@@ -73,8 +73,8 @@ impl Agents {
         if let Some(Saved { row: Some(row), .. }) = &mut self.saved {
             f(&mut row.owner);
         }
-        for push in self.pushes.iter_mut().flatten() {
-            f(&mut push.by);
+        for by in self.pushes.iter_mut().flatten().filter_map(|push| push.by.as_mut()) {
+            f(by);
         }
     }
 
@@ -127,7 +127,7 @@ impl World {
         let member = self.member(slot);
         let Some(mind) = &member.mind else { return false };
         let (Stand::Leader { term, .. } | Stand::Suspended { term, .. }) = mind.stand else { return false };
-        self.send(Push { fleet: OURS, by: mind.me, term, spec: member.knows }, scene);
+        self.send(Push { fleet: OURS, by: Some(mind.me), term, spec: member.knows }, scene);
         true
     }
 
@@ -135,8 +135,7 @@ impl World {
     pub fn push_foreign(&mut self, scene: &Scene) -> bool {
         let term = self.row.map_or(0, |row| row.term).max(self.agents.ledger.0) + 1;
         let generation = self.agents.spec.generation.max(self.agents.ledger.1) + 1;
-        let by = self.member(0).last;
-        self.send(Push { fleet: THEIRS, by, term, spec: Spec { generation, content: 0 } }, scene);
+        self.send(Push { fleet: THEIRS, by: None, term, spec: Spec { generation, content: 0 } }, scene);
         true
     }
 
@@ -148,7 +147,7 @@ impl World {
     }
 
     /// A push arrives; it may come again. Who hears the answer, and what it says if it is a refusal.
-    pub fn deliver(&mut self, place: u8, again: bool, scene: &Scene) -> Option<(Inst, Option<Refusal>)> {
+    pub fn deliver(&mut self, place: u8, again: bool, scene: &Scene) -> Option<(Option<Inst>, Option<Refusal>)> {
         let push = self.agents.pushes[usize::from(place)]?;
         if !again {
             self.agents.pushes[usize::from(place)] = None;

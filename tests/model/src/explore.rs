@@ -118,7 +118,7 @@ pub fn explore(scene: &Scene, limit: usize, mut tell: impl FnMut(usize, usize)) 
             }
         }
         found.starts.push(found.edges.len());
-        if found.states % 100_000 == 0 {
+        if found.states.is_multiple_of(100_000) {
             tell(found.states, queue.len());
         }
         if found.states >= limit {
@@ -136,7 +136,9 @@ pub fn explore(scene: &Scene, limit: usize, mut tell: impl FnMut(usize, usize)) 
 impl Explored {
     /// Notes what is to be said of a state.
     fn note(&mut self, world: &World, id: u32) {
-        let leading = (0..self.scene.members).filter(|slot| world.governs(*slot, &self.scene)).fold(0, |all, slot| all | 1 << slot);
+        let leading = (0..self.scene.members)
+            .filter(|slot| world.governs(*slot, &self.scene))
+            .fold(0, |all, slot| all | 1 << slot);
         self.leading.push(leading);
         let Some(breach) = world.broken else { return };
         match self.breaches.iter_mut().find(|(known, ..)| *known == breach) {

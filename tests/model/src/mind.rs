@@ -294,11 +294,9 @@ impl Stand {
                     Why::Outbid => domain::Why::Outbid,
                 },
             },
-            Self::SteppedDown { term, successor, since } => Phase::SteppedDown {
-                term: number(term),
-                successor: successor.map(candidate),
-                since: ago(since),
-            },
+            Self::SteppedDown { term, successor, since } => {
+                Phase::SteppedDown { term: number(term), successor: successor.map(candidate), since: ago(since) }
+            }
             Self::Gone => Phase::Gone,
         }
     }

@@ -156,7 +156,8 @@ pub fn moves(world: &World, scene: &Scene, out: &mut Vec<Move>) {
     if scene.pushes > 0 {
         for (place, push) in (0..).zip(&world.agents.pushes) {
             if let Some(push) = push {
-                let mut more = |again| out.push(Move { by: push.by.slot, what: What::PushArrives { place, again } });
+                let by = push.by.map_or(0, |by| by.slot);
+                let mut more = |again| out.push(Move { by, what: What::PushArrives { place, again } });
                 more(true);
                 more(false);
             }

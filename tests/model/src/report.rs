@@ -173,7 +173,12 @@ pub fn describe(found: &Explored, finding: Finding) -> Option<String> {
         Finding::Headless => {
             let (state, member) = found.headless.1?;
             let count = found.headless.0;
-            (state, format!("headless: {count} states; in the first one, member {member} can never govern by itself. How:\n"))
+            (
+                state,
+                format!(
+                    "headless: {count} states; in the first one, member {member} can never govern by itself. How:\n"
+                ),
+            )
         }
     };
     for (step, world) in found.path(state) {
@@ -202,7 +207,12 @@ fn line(world: &World) -> String {
         let _ = write!(text, " | {slot}.{}: {what}", member.last.life);
         if let Some(bid) = &member.bid {
             let consent = if bid.consent { "with" } else { "without" };
-            let _ = write!(text, ", claim {consent} consent {:?}{}", bid.stage, if bid.renewed { ", renewed since" } else { "" });
+            let _ = write!(
+                text,
+                ", claim {consent} consent {:?}{}",
+                bid.stage,
+                if bid.renewed { ", renewed since" } else { "" }
+            );
         }
         if let Some(write) = &member.write {
             let _ = write!(text, ", write open by {}.{} in term {}", write.by.slot, write.by.life, write.term);

@@ -146,7 +146,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    const NOTHING: Self = Self {
+    /// Two members that crash, pause, and lose messages.
+    pub const NOTHING: Self = Self {
         name: "",
         members: 2,
         late_answers: false,

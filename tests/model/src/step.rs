@@ -220,7 +220,9 @@ impl Run<'_> {
                 self.world.member_mut(self.by).plea = Some(Plea { granted: true, ..plea });
             }
             Stand::SteppedDown { .. } if meant => self.plea_ends(AskEnd::Consented),
-            Stand::SteppingDown { why: Why::Asked(_) | Why::Terminating | Why::Lost | Why::Outbid, .. } if meant => return false,
+            Stand::SteppingDown { why: Why::Asked(_) | Why::Terminating | Why::Lost | Why::Outbid, .. } if meant => {
+                return false;
+            }
             Stand::TakingOver { .. } | Stand::Leader { .. } | Stand::Suspended { .. } if meant => {
                 let target = me.pending.then_some(TARGET);
                 if target.is_some() && peer.state().refuses(target, plea.force, NOW) {
@@ -274,7 +276,7 @@ impl Run<'_> {
     fn won(&mut self, bid: &Bid, me: Inst) -> Stage {
         let old = self.world.row;
         let last = old.map_or(0, |row| row.term);
-        let term = last.max(bid.floor) + u8::from(!self.scene.is_off(Mutant::Raise) || last == 0);
+        let term = last.max(bid.floor) + u8::from(!self.scene.is_off(Mutant::Raise) || old.is_none());
         if term <= self.world.top && !self.scene.lost_commits {
             self.world.broken = Some(Breach::TwoOwners);
         } else if !bid.consent && bid.renewed {
@@ -333,6 +335,7 @@ impl Run<'_> {
     /// The agent judges, and its answer reaches the sender. A generation that the database lacks is written above.
     fn push_arrives(&mut self, place: u8, again: bool) -> bool {
         let Some((sender, refusal)) = self.world.deliver(place, again, self.scene) else { return false };
+        let Some(sender) = sender else { return true };
         let Some(held) = self.world.process(sender).and_then(Mind::held) else { return true };
         let (term, generation) = (self.world.agents.ledger.0, self.world.agents.ledger.1);
         match refusal {
@@ -345,7 +348,8 @@ impl Run<'_> {
                 spec.generation = spec.generation.max(generation) + 1;
                 self.world.member_mut(sender.slot).knows = self.world.agents.spec;
             }
-            Some(Refusal::StaleGeneration | Refusal::Conflict | Refusal::ForeignCluster | Refusal::WrongCompute) | None => {}
+            Some(Refusal::StaleGeneration | Refusal::Conflict | Refusal::ForeignCluster | Refusal::WrongCompute)
+            | None => {}
         }
         true
     }

@@ -241,7 +241,7 @@ impl World {
     fn forget(&mut self, scene: &Scene) {
         let row = self.row;
         for member in &mut self.members {
-            member.forget(row, scene);
+            member.forget(row, self.agents.spec, scene);
         }
         if let Some(row) = &mut self.row {
             row.renewals = 1;
@@ -256,20 +256,31 @@ impl World {
     /// Members are alike: the order of their addresses says nothing.
     fn sort(&mut self) -> Vec<u8> {
         let owner = self.row.map(|row| row.owner.slot);
-        let mut order: Vec<(Member, u8)> = Vec::with_capacity(self.members.len());
+        // Where the others name a member tells apart those that are alike in themselves.
+        let mut named = [0u64; 4];
+        for member in &mut self.members {
+            let (own, mut at) = (member.last.slot, 0);
+            member.each_inst(&mut |inst| {
+                at += 1;
+                named[usize::from(inst.slot)] += if inst.slot == own { 0 } else { 1 << at };
+            });
+        }
+        let mut order: Vec<(Member, u64, u8)> = Vec::with_capacity(self.members.len());
         for member in &self.members {
             let slot = member.last.slot;
             let mut alike = *member;
-            alike.each_inst(&mut |inst| inst.slot = u8::from(inst.slot != slot) + u8::from(Some(inst.slot) != owner) * 2);
-            order.push((alike, slot));
+            alike.each_inst(&mut |inst| {
+                inst.slot = u8::from(inst.slot != slot) + u8::from(Some(inst.slot) != owner) * 2;
+            });
+            order.push((alike, named[usize::from(slot)], slot));
         }
         order.sort_unstable();
         let mut place = vec![0; order.len()];
-        for (to, (_, from)) in (0..).zip(&order) {
+        for (to, (_, _, from)) in (0..).zip(&order) {
             place[usize::from(*from)] = to;
         }
         let old = self.members.clone();
-        for (member, (_, from)) in self.members.iter_mut().zip(&order) {
+        for (member, (_, _, from)) in self.members.iter_mut().zip(&order) {
             *member = old[usize::from(*from)];
         }
         self.each_inst(|inst| inst.slot = place[usize::from(inst.slot)]);
@@ -324,9 +335,11 @@ impl Member {
         }
     }
 
-    fn forget(&mut self, row: Option<LeaderRow>, scene: &Scene) {
-        if scene.pushes == 0 {
-            self.knows = Spec::default();
+    fn forget(&mut self, row: Option<LeaderRow>, spec: Spec, scene: &Scene) {
+        // Only a leader pushes, and it reads what there is when it takes over.
+        let pushes = |mind: &Mind| matches!(mind.stand, Stand::Leader { .. } | Stand::Suspended { .. });
+        if !self.mind.as_ref().is_some_and(pushes) {
+            self.knows = spec;
         }
         if let Some(bid) = &mut self.bid {
             bid.forget(row, scene);
@@ -335,7 +348,7 @@ impl Member {
         let Some(mind) = &mut self.mind else { return };
         if !scene.lost_commits {
             // No term is above the row's: the floor of a claim makes no difference.
-            mind.highest = 0;
+            mind.highest = row.map_or(0, |row| row.term);
             // A wish that asked an earlier leader asks this one, too.
             if let (Some(wish), false) = (&mut mind.wish, asks) {
                 wish.asked = wish.asked.filter(|asked| row.is_some_and(|row| row.term == *asked));
@@ -345,7 +358,8 @@ impl Member {
             let same = row.is_some_and(|row| row.term == sight.row.term && row.owner == sight.row.owner);
             let still = same && row.is_some_and(|row| row.renewals == sight.row.renewals);
             // The next reading counts anew: nothing says since when it stood, or that it was read.
-            let anew = mind.blind || !still || sight.read > 1 || row.is_some_and(|row| row.released != sight.row.released);
+            let anew =
+                mind.blind || !still || sight.read > 1 || row.is_some_and(|row| row.released != sight.row.released);
             sight.row.renewals = u8::from(still);
             if anew {
                 (sight.since, sight.read) = (0, 0);
@@ -368,7 +382,7 @@ impl Bid {
         if scene.lost_commits {
             return;
         }
-        self.floor = 0;
+        self.floor = row.map_or(0, |row| row.term);
         let stands = match (self.seen, row) {
             (None, None) => true,
             (Some((term, owner)), Some(row)) => {
@@ -381,7 +395,8 @@ impl Bid {
         if over || !stands {
             let stage = if matches!(self.stage, Stage::Won(_)) { self.stage } else { Stage::Lost };
             let age = if matches!(stage, Stage::Won(_)) { self.age } else { 0 };
-            *self = Self { seen: None, consent: true, renewed: false, floor: 0, end_sessions: false, stage, age };
+            *self =
+                Self { seen: None, consent: true, renewed: false, floor: self.floor, end_sessions: false, stage, age };
         }
     }
 }

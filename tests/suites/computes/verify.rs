@@ -40,14 +40,14 @@ fn report(output: &Output) -> (Value, impl Fn(&str) -> Vec<String>) {
 }
 
 #[track_caller]
-fn refuses(fleet: &Fleet, members: &[&Controller], invariant: &str, words: &str) {
+fn refuses(fleet: &Fleet, members: &[&Controller], invariants: &[&str], words: &str) {
     let output = verify(fleet, members, &["-o", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
     let (report, named) = report(&output);
-    assert_eq!(named("broken"), [invariant], "{report:#}");
+    assert_eq!(named("broken"), invariants, "{report:#}");
     assert!(report.to_string().contains(words), "{report:#}");
     let line = String::from_utf8_lossy(&output.stderr);
-    assert!(line.contains(&format!("broken: {invariant}")), "{line}");
+    assert!(line.contains(&format!("broken: {}", invariants.join(", "))), "{line}");
 }
 
 async fn puts(fleet: &Fleet, leader: &Controller, agent: &Agent, mark: &str) -> Generation {
@@ -104,20 +104,28 @@ async fn doctored(fleet: &Fleet, leader: &Controller) {
     let last = "(SELECT max(change_seq) FROM journal WHERE compute_id = 'c1')";
     let first = "(SELECT min(change_seq) FROM journal WHERE compute_id = 'c2')";
     let cases = [
-        (format!("UPDATE journal SET term = 1 WHERE change_seq = {last}"), "journal", "before it of 3"),
-        (format!("UPDATE journal SET term = 9 WHERE change_seq = {last}"), "journal", "leader history does not have"),
+        (format!("UPDATE journal SET term = 1 WHERE change_seq = {last}"), &["journal"][..], "before it of 3"),
+        (
+            format!("UPDATE journal SET term = 9 WHERE change_seq = {last}"),
+            &["journal"],
+            "leader history does not have",
+        ),
         (
             format!("UPDATE journal SET detail = jsonb_set(detail, '{{generation}}', '99') WHERE change_seq = {first}"),
-            "journal",
+            &["journal"],
             "99",
         ),
-        ("UPDATE leader_history SET instance_id = gen_random_uuid() WHERE term = 3".to_owned(), "terms", "term 3 was"),
+        (
+            "UPDATE leader_history SET instance_id = gen_random_uuid() WHERE term = 3".to_owned(),
+            &["terms", "one_leader"],
+            "term 3 was",
+        ),
     ];
-    for (statement, invariant, words) in cases {
+    for (statement, invariants, words) in cases {
         database.batch_execute("CREATE TABLE kept AS SELECT * FROM journal").await.unwrap();
         database.batch_execute("CREATE TABLE kept_terms AS SELECT * FROM leader_history").await.unwrap();
         database.batch_execute(&statement).await.unwrap();
-        refuses(fleet, &[leader], invariant, words);
+        refuses(fleet, &[leader], invariants, words);
         let back = "TRUNCATE journal; INSERT INTO journal SELECT * FROM kept; DROP TABLE kept;
             UPDATE leader_history h SET instance_id = k.instance_id FROM kept_terms k WHERE k.term = h.term;
             DROP TABLE kept_terms";
@@ -158,9 +166,10 @@ async fn the_journal_of_a_compute_is_served() {
         let Some(next) = page.next_cursor else { break };
         query = format!("?limit=2&cursor={next}");
     }
-    assert_eq!(paged, seqs);
+    // The agent may have said something in between.
+    assert!(paged.ends_with(&seqs), "{paged:?} {seqs:?}");
 
-    assert_eq!(get("?limit=0").send().await.refusal(), (422, ErrorCode::InvalidRequest));
+    assert_eq!(get("?limit=0").send().await.refusal(), (422, ErrorCode::InvalidBody));
     assert_eq!(get("?since=1").send().await.refusal(), (422, ErrorCode::InvalidRequest));
     let unknown = b.call("GET", "/control/v1/compute/c9/history").token(&fleet.keys().scope(Scope::Viewer));
     assert_eq!(unknown.send().await.refusal().0, 404);

@@ -159,8 +159,15 @@ impl Pipe {
                 () = tokio::time::sleep(wait) => {}
             }
             let passes = left.map_or(length, |left| length.min(usize::try_from(left).unwrap_or(usize::MAX)));
-            if to.write_all(piece.get(..passes).unwrap_or_default()).await.is_err() {
-                return Stopped::Reset;
+            tokio::select! {
+                written = to.write_all(piece.get(..passes).unwrap_or_default()) => if written.is_err() {
+                    return Stopped::Reset;
+                },
+                // A receiver that reads nothing must not keep a cut from its connection.
+                () = closes(modes.clone(), direction) => {
+                    self.struck();
+                    return Stopped::Reset;
+                }
             }
             held = None;
             self.counters.bytes.fetch_add(passes as u64, Ordering::Relaxed);
@@ -192,6 +199,12 @@ fn gate(mode: Mode, direction: Direction) -> Gate {
             Gate::Open { limit: None }
         }
     }
+}
+
+/// Returns when the mode closes this direction, or there is nobody left to change it.
+async fn closes(mut modes: watch::Receiver<Mode>, direction: Direction) {
+    // An error says that the proxy is gone, and its connections go too.
+    let _ = modes.wait_for(|mode| matches!(gate(*mode, direction), Gate::Closed)).await;
 }
 
 /// How long a piece waits in a mode.

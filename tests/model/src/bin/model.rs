@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn explored(scene: &Scene, limit: usize) -> Explored {
     eprintln!("{}: exploring", scene.name);
     explore(scene, limit, |states, waiting| {
-        if states % 1_000_000 == 0 {
+        if states.is_multiple_of(1_000_000) {
             eprintln!("{}: {states} states, {waiting} to be expanded", scene.name);
         }
     })
