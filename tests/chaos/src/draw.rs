@@ -12,7 +12,7 @@ impl Draw {
     }
 
     /// The next number.
-    pub fn number(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,12 +22,12 @@ impl Draw {
 
     /// At least `low`, below `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.number() % (high - low).max(1)
+        low + self.bits() % (high - low).max(1)
     }
 
     /// One of these.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         let count = choices.len() as u64;
-        choices[usize::try_from(self.number() % count).unwrap_or(0)]
+        choices[usize::try_from(self.bits() % count).unwrap_or(0)]
     }
 }

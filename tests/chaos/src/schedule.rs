@@ -397,7 +397,7 @@ const fn special(scenario: Scenario) -> Option<Kind> {
 
 fn step(draw: &mut Draw, kind: Kind, at_ms: u64) -> Step {
     let (shortest, longest) = kind.lasts();
-    let number = draw.number() % 64;
+    let number = draw.bits() % 64;
     let target = if !kind.strikes_a_member() {
         Target::Agent(number)
     } else if number < 40 {
