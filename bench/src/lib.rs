@@ -41,7 +41,7 @@ pub use scenarios::restarts::Restarts;
 pub use scenarios::sigkill::Sigkill;
 pub use scenarios::sigstop::{Longest, Sigstop};
 pub use scenarios::steady::{Rates, Steady};
-pub use stats::Spread;
+pub use stats::{Spread, ms, rounded};
 pub use table::markdown;
 
 use std::any::Any;
