@@ -152,6 +152,7 @@ impl Room {
             reports: reports.clone(),
             reached: handle.follow_reached(),
             failures: 0,
+            behind_a_closed_port: None,
             warm: false,
         };
         tasks.spawn("lease", Kind::Vital, keeper.run(orders, tasks.token()));

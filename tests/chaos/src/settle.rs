@@ -101,8 +101,9 @@ pub async fn memories(fleet: &Fleet, cast: &mut Cast, seen: &Seen) {
     let mut candidates = Vec::new();
     for (index, member) in cast.members.iter_mut().enumerate() {
         let Some(status) = seen.member(index) else { continue };
-        // A pause point opens the same door.
+        // A pause point opens the same door. Whose migrations may not have run follows nothing.
         if status.role == Role::Candidate
+            && member.life.migrations.is_none()
             && let Some(process) = member.process.take()
         {
             candidates.push((index, Controller::over(process, member.url.clone(), status.instance_id)));
