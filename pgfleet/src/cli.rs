@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgfleet_api::{ComputeId, Generation};
 
+use crate::completions::Shell;
+use crate::config::ConfigVerb;
 use crate::connect::Connection;
 use crate::exit;
 use crate::local::LocalVerb;
@@ -45,6 +47,25 @@ pub enum Noun {
     Plan(PlanArgs),
     /// Check that leadership kept its promises: in the recording of a run, or in what a live cluster remembers.
     Verify(VerifyArgs),
+    /// Keep the clusters that you work with by name: endpoints, token file, CA.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Print the completion script of a shell; bash: source <(pgfleet completions bash).
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, of this program or of one of its commands; try: pgfleet man | man -l -
+    Man {
+        /// The command, like compute put. Default: the program.
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+        /// Write the pages of all commands into this directory instead; it is made if it does not exist.
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
+    },
     /// Run a whole cluster on this machine.
     Local {
         #[command(subcommand)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use pgfleet_clients::controller::ControllerError;
 use pgfleet_clients::token::TokenError;
-use pgfleet_clients::transport::SetUpError;
+use pgfleet_clients::transport::{RootsError, SetUpError};
 
 /// What `--help` says about exit codes.
 pub const HELP: &str = "\
@@ -70,6 +70,13 @@ impl From<ControllerError> for CliError {
 
 impl From<TokenError> for CliError {
     fn from(error: TokenError) -> Self {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::Usage(format!("{error}{cause}"))
+    }
+}
+
+impl From<RootsError> for CliError {
+    fn from(error: RootsError) -> Self {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         Self::Usage(format!("{error}{cause}"))
     }

@@ -30,7 +30,7 @@ use serde_json::Value;
 use self::call::{Ask, Resend, Target};
 pub use self::error::ControllerError;
 use crate::token::Source;
-use crate::transport::{SetUpError, Wire};
+use crate::transport::{Roots, SetUpError, Wire};
 
 /// Lines of one request of a dry run: each may wait for an agent.
 const DRY_RUN_LINES: usize = 64;
@@ -52,6 +52,8 @@ pub struct Options {
     pub remember_leader: bool,
     /// Is told of every finished request.
     pub on_call: Option<Hook>,
+    /// The certificates to trust, in place of the system's.
+    pub roots: Option<Roots>,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             max_pause: Duration::from_millis(50),
             remember_leader: true,
             on_call: None,
+            roots: None,
         }
     }
 }
@@ -112,7 +115,11 @@ impl ControllerClient {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn new(endpoints: Vec<String>, tokens: Source, options: Options) -> Result<Self, SetUpError> {
-        let http = Wire { connect_timeout: Duration::from_secs(2), idle_per_host: 8 }.client()?;
+        let wire = Wire { connect_timeout: Duration::from_secs(2), idle_per_host: 8 };
+        let http = match &options.roots {
+            Some(roots) => wire.client_that_trusts(roots)?,
+            None => wire.client()?,
+        };
         let endpoints = endpoints.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         Ok(Self { http, tokens, endpoints, options, leader: Arc::default() })
     }
