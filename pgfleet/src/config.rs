@@ -182,7 +182,9 @@ fn get(key: &Key, settings: &Settings, output: Output) -> Result<(), CliError> {
 
 fn not_set(key: &Key, settings: &Settings) -> CliError {
     match key {
-        Key::Current => CliError::Failed("there is no current context; choose one: pgfleet config use-context".to_owned()),
+        Key::Current => {
+            CliError::Failed("there is no current context; choose one: pgfleet config use-context".to_owned())
+        }
         Key::Context(name) => no_context(name, settings),
         Key::Field(name, _) if !settings.contexts.contains_key(name) => no_context(name, settings),
         Key::Field(..) => CliError::Failed(format!("{key} is not set")),
@@ -213,7 +215,11 @@ async fn set(key: &Key, value: &str, place: &Place, writing: &Writing) -> Result
         Key::Current => {
             let name = context_name(value).map_err(usage)?;
             update(place, writing, |edit, before| {
-                if before.contexts.contains_key(&name) { edit.set_current(&name) } else { Err(no_context(&name, before)) }
+                if before.contexts.contains_key(&name) {
+                    edit.set_current(&name)
+                } else {
+                    Err(no_context(&name, before))
+                }
             })
             .await?;
             print(&format!("current context: {name}"))
@@ -303,7 +309,9 @@ pub fn chosen(config: Option<&Path>, named: Option<&str>) -> Result<Option<Conte
     let context = settings.contexts.get(&name);
     let context = context.ok_or_else(|| usage(format!("there is no context {name:?}; {}", settings.names())))?;
     if context.endpoints.is_empty() {
-        return Err(usage(format!("the context {name:?} has no endpoints; pgfleet config set-context {name} --endpoint URL")));
+        return Err(usage(format!(
+            "the context {name:?} has no endpoints; pgfleet config set-context {name} --endpoint URL"
+        )));
     }
     Ok(Some(context.clone()))
 }

@@ -41,7 +41,8 @@ fn page(command: &Command) -> Result<String, CliError> {
 }
 
 fn write_all(root: Command, dir: &Path) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::Failed(format!("cannot write pages into {}: {error}", dir.display()));
+    let failed =
+        |error: std::io::Error| CliError::Failed(format!("cannot write pages into {}: {error}", dir.display()));
     std::fs::create_dir_all(dir).map_err(failed)?;
     clap_mangen::generate_to(root, dir).map_err(failed)
 }

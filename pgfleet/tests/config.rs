@@ -1,5 +1,7 @@
 //! `pgfleet config` as processes meet it: writers at once, killed and interrupted ones, and the clusters that others reach.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -49,7 +51,8 @@ impl Home {
     }
 
     fn is_tidy(&self) {
-        let names: Vec<_> = fs::read_dir(self.0.join("pgfleet")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(self.0.join("pgfleet")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["config.toml"]);
     }
 
@@ -268,7 +271,9 @@ fn the_file_keeps_comments_and_its_mode() {
 fn a_broken_file_is_named_and_kept() {
     let home = Home::new("broken");
     fs::create_dir_all(home.file().parent().unwrap()).unwrap();
-    for (text, says) in [("a = [1\n", "line 1 column 7"), ("\nx = 1\n", "line 2 column 1"), ("\u{0}", "line 1 column 1")] {
+    for (text, says) in
+        [("a = [1\n", "line 1 column 7"), ("\nx = 1\n", "line 2 column 1"), ("\u{0}", "line 1 column 2")]
+    {
         fs::write(home.file(), text).unwrap();
         for args in [&["config", "list"][..], &["leader"], &["config", "set", "contexts.a.endpoints", "http://a:1"]] {
             fails(&home.run(args), 64, says);
@@ -295,9 +300,11 @@ fn listener() -> (TcpListener, String) {
 fn asked(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
-    head.join("\n")
+    let asked: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let body = r#"{"code":"not_found","msg":"nobody leads"}"#;
+    let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    asked.join("\n")
 }
 
 #[test]
@@ -324,7 +331,7 @@ fn the_other_nouns_go_where_the_context_says() {
             .spawn();
         let head = asked(to);
         let output = child.unwrap().wait_with_output().unwrap();
-        fails(&output, 77, "http://127.0.0.1:");
+        fails(&output, 1, "nobody leads");
         head
     };
     let has = |head: &str, token: Option<&str>| match token {
@@ -360,24 +367,48 @@ fn the_environment_is_not_written_into_a_context() {
     assert!(!home.text().contains("secret") && !home.text().contains("http://b:1"), "{}", home.text());
 }
 
+const CERTIFICATES: &str = "\
+[req]
+distinguished_name = name
+[name]
+[ca]
+basicConstraints = critical,CA:TRUE
+[leaf]
+basicConstraints = critical,CA:FALSE
+subjectAltName = DNS:localhost
+";
+
 /// A server with a certificate of its own making, which answers with the file that is asked for.
 fn tls_server(dir: &Path) -> Option<(Paused, String)> {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "ca.pem"])
-        .current_dir(dir)
-        .stderr(Stdio::null())
-        .status();
-    if !made.is_ok_and(|status| status.success()) {
+    fs::write(dir.join("conf"), CERTIFICATES).unwrap();
+    let openssl = |args: &str| {
+        let words = format!("req -x509 -newkey rsa:2048 -nodes -days 1 -config conf {args}");
+        let made = Command::new("openssl").args(words.split(' ')).current_dir(dir).stderr(Stdio::null()).status();
+        made.is_ok_and(|status| status.success())
+    };
+    let made = openssl("-extensions ca -subj /CN=ca -keyout ca.key -out ca.pem")
+        && openssl("-extensions leaf -subj /CN=localhost -CA ca.pem -CAkey ca.key -keyout key.pem -out cert.pem");
+    if !made {
         // Past the test runner's capture, which would swallow it.
         let _ = writeln!(std::io::stderr(), "SKIP: a_ca_is_trusted_alone: openssl is not installed");
         return None;
     }
     fs::create_dir_all(dir.join("control/v1")).unwrap();
-    fs::write(dir.join("control/v1/leader"), "HTTP/1.0 403 Forbidden\r\n\r\n").unwrap();
+    let answer = "HTTP/1.0 404 Not Found\r\n\r\n{\"code\":\"not_found\",\"msg\":\"nobody leads\"}";
+    fs::write(dir.join("control/v1/leader"), answer).unwrap();
     let server = Command::new("openssl")
-        .args(["s_server", "-quiet", "-HTTP", "-cert", "ca.pem", "-key", "key.pem", "-accept", &format!("127.0.0.1:{free}")])
+        .args([
+            "s_server",
+            "-quiet",
+            "-HTTP",
+            "-cert",
+            "cert.pem",
+            "-key",
+            "key.pem",
+            "-accept",
+            &format!("127.0.0.1:{free}"),
+        ])
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -397,12 +428,23 @@ fn a_ca_is_trusted_alone() {
     let home = Home::new("ca");
     let Some((_server, url)) = tls_server(&home.0) else { return };
     let ca = home.0.join("ca.pem").display().to_string();
-    home.ok(&["config", "set-context", "tls", "--endpoint", &url, "--ca", &ca, "--request-timeout", "20s", "--current"]);
-    fails(&home.run(&["leader", "-o", "json"]), 77, &url);
+    home.ok(&[
+        "config",
+        "set-context",
+        "tls",
+        "--endpoint",
+        &url,
+        "--ca",
+        &ca,
+        "--request-timeout",
+        "20s",
+        "--current",
+    ]);
+    fails(&home.run(&["leader", "-o", "json"]), 1, "nobody leads");
     home.ok(&["config", "unset", "contexts.tls.ca"]);
     fails(&home.run(&["leader", "--request-timeout", "1s", "-o", "json"]), 69, "within 1.0 s");
     let key = home.0.join("key.pem").display().to_string();
-    fails(&home.run(&["leader", "--ca", &key]), 69, &url);
+    fails(&home.run(&["leader", "--ca", &key]), 64, "no certificate in the CA");
     fails(&home.run(&["--endpoint", &url, "--ca", "/nowhere", "leader"]), 64, "cannot read the CA /nowhere");
     fs::write(home.0.join("empty"), "x").unwrap();
     let empty = home.0.join("empty").display().to_string();

@@ -1,5 +1,7 @@
 //! Completion scripts and manual pages: that shells and `man` take them, and that every command has its own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: what fails here fails the test")]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

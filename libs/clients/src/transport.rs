@@ -170,7 +170,6 @@ impl Wire {
     }
 
     fn builder(self, idle: Duration) -> reqwest::ClientBuilder {
-
         reqwest::Client::builder()
             .http1_only()
             .no_proxy()

@@ -3,7 +3,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::exit::CliError;
+use crate::exit::{CliError, note};
 
 /// The environment variable that names a point.
 const VARIABLE: &str = "PGFLEET_PAUSE_AT";
@@ -55,7 +55,7 @@ impl Door {
         if self.0 == Some(point)
             && let Ok(mut go_on) = signal(SignalKind::user_defined1())
         {
-            eprintln!("pgfleet: paused at {}", point.as_str());
+            note(&format!("paused at {}", point.as_str()));
             go_on.recv().await;
         }
     }

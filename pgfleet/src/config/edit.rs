@@ -205,7 +205,9 @@ fn lines_of(root: &Table, text: &str, key: &Key) -> Option<Vec<Range<usize>>> {
             let table = context(name)?.as_table()?;
             let mut lines: Vec<_> = table.iter().map(|(key, _)| entry(table, key)).collect::<Option<_>>()?;
             let start = table.span().map(|span| line_start(text, span.start));
-            lines.extend(start.filter(|at| text[*at..].trim_start().starts_with('[')).map(|at| whole_lines(text, at..at)));
+            lines.extend(
+                start.filter(|at| text[*at..].trim_start().starts_with('[')).map(|at| whole_lines(text, at..at)),
+            );
             Some(lines)
         }
     }

@@ -126,8 +126,7 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const KNOWN: &str =
-            "the keys are current-context and contexts.NAME.{endpoints,token-file,ca,request-timeout}";
+        const KNOWN: &str = "the keys are current-context and contexts.NAME.{endpoints,token-file,ca,request-timeout}";
         if text == CURRENT {
             return Ok(Self::Current);
         }
@@ -196,9 +195,9 @@ impl Settings {
             Key::Current => self.current.clone(),
             Key::Context(name) => {
                 let context = self.contexts.get(name)?;
-                let fields = Field::ALL.into_iter().filter_map(|field| {
-                    context.get(field).map(|value| format!("{} = {value}", field.as_str()))
-                });
+                let fields = Field::ALL
+                    .into_iter()
+                    .filter_map(|field| context.get(field).map(|value| format!("{} = {value}", field.as_str())));
                 Some(fields.collect::<Vec<_>>().join("\n"))
             }
             Key::Field(name, field) => self.contexts.get(name)?.get(*field),

@@ -16,7 +16,7 @@ use super::edit::Edit;
 use super::lock::{Lock, Owner, acquire};
 use super::place::{Place, lock_of, new_of};
 use super::settings::Settings;
-use crate::exit::CliError;
+use crate::exit::{CliError, note};
 use crate::local::interrupted;
 
 /// A configuration of this size has been mistaken for something else.
@@ -55,9 +55,9 @@ fn read_file(path: &Path) -> Result<Option<String>, CliError> {
     if bytes.len() as u64 > LIMIT {
         return Err(usage("it is larger than 1 MiB"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| {
-        usage(&format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to() + 1))
-    })
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| usage(&format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to() + 1)))
 }
 
 /// How a writer behaves.
@@ -92,7 +92,7 @@ pub async fn update<T>(
         lock = acquire(&path, &me, writing.wait) => lock?,
     };
     if let Some(whose) = &lock.taken_over {
-        eprintln!("pgfleet: took over the lock of {whose}: it is not running any more");
+        note(&format!("took over the lock of {whose}: it is not running any more"));
     }
     tokio::select! {
         biased;
