@@ -215,7 +215,7 @@ fn judge(file: &mut File, path: &Path, me: &Owner) -> Result<Option<String>, Cli
 fn is_on_network(file: &File) -> bool {
     const SHARED: [i64; 8] =
         [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x0102_1997, 0x00c3_6400, 0x6573_5546];
-    rustix::fs::fstatfs(file).is_ok_and(|found| SHARED.contains(&(i64::from(found.f_type) & 0xffff_ffff)))
+    rustix::fs::fstatfs(file).is_ok_and(|found| SHARED.contains(&(found.f_type & 0xffff_ffff)))
 }
 
 fn read_text(file: &mut File) -> io::Result<String> {
