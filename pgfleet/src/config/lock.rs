@@ -134,7 +134,7 @@ fn held(path: &Path, owner: Option<&Owner>, waited: Duration) -> CliError {
 
 fn attempt(path: &Path, me: &Owner) -> Result<Try, CliError> {
     let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-    let (mut file, is_new) = match created {
+    let (file, is_new) = match created {
         Ok(file) => (file, true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => match open_existing(path)? {
             Some(file) => (file, false),
@@ -142,6 +142,11 @@ fn attempt(path: &Path, me: &Owner) -> Result<Try, CliError> {
         },
         Err(error) => return Err(failed("create", path, &error)),
     };
+    claim(file, is_new, path, me)
+}
+
+/// Takes the lock through this file, if it is still the one that the path names.
+fn claim(mut file: File, is_new: bool, path: &Path, me: &Owner) -> Result<Try, CliError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Try::Held(read_owner(&mut file))),
@@ -242,4 +247,36 @@ fn write_owner(file: &mut File, me: &Owner) -> io::Result<()> {
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> CliError {
     CliError::Failed(format!("cannot {verb} the lock {}: {error}; nothing was changed", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_lost_its_place_is_no_lock() {
+        let dir = std::env::temp_dir().join(format!("pgfleet-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("config.lock");
+        let me = Owner::this("a test".to_owned());
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        // It was opened, and its holder went, before it could be locked.
+        let late = open();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(claim(late, false, &path, &me), Ok(Try::Again)));
+        // The same, and the next holder is there already.
+        let late = open();
+        std::fs::remove_file(&path).unwrap();
+        let Ok(Try::Taken(holder)) = attempt(&path, &me) else { panic!("nobody holds it") };
+        assert!(matches!(claim(late, false, &path, &me), Ok(Try::Again)));
+        assert!(holder.is_in_place());
+        // Of two that find a stale one, one takes it.
+        drop(holder);
+        let (first, second) = (open(), open());
+        let Ok(Try::Taken(holder)) = claim(first, false, &path, &me) else { panic!("it is stale") };
+        assert!(matches!(claim(second.try_clone().unwrap(), false, &path, &me), Ok(Try::Held(Some(_)))));
+        drop(holder);
+        assert!(matches!(claim(second, false, &path, &me), Ok(Try::Again)));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
