@@ -51,7 +51,7 @@ async fn answers_nothing_old(fleet: &Fleet, database: Mode) {
     wait_until("b follows", PATIENCE, async || role(&b).await == Some(Role::Candidate)).await;
     let agent_url = "http://127.0.0.1:1".to_owned();
     let body = RegisterCompute { agent_url, labels: BTreeMap::new(), spec: Some(marked("old")) };
-    let body = serde_json::to_string(&body).unwrap();
+    let body = serde_json::json!(body).to_string();
     assert!(put(fleet, &a, "one", body).await.status < 300);
 
     cast.members[0].links.database.set(database);
