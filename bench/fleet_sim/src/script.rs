@@ -316,9 +316,10 @@ mod tests {
     fn shares_are_met() {
         let script =
             script(r#"{"seed": 1, "groups": [{"failing": 0.01, "slow": {"share": 0.2, "extra": {"fixed_ms": 5}}}]}"#);
-        let count = |is: fn(&Role<'_>) -> bool| (0..20_000).filter(|n| is(&script.of(*n))).count();
-        assert!((150..250).contains(&count(Role::fails)), "{}", count(Role::fails));
-        assert!((3800..4200).contains(&count(Role::is_slow)), "{}", count(Role::is_slow));
+        let fails = (0..20_000).filter(|n| script.of(*n).fails()).count();
+        let slow = (0..20_000).filter(|n| script.of(*n).is_slow()).count();
+        assert!((150..250).contains(&fails), "{fails}");
+        assert!((3800..4200).contains(&slow), "{slow}");
         let both = (0..20_000).filter(|n| script.of(*n).fails() && script.of(*n).is_slow()).count();
         assert!(both < 80, "one draw tells about the other: {both}");
     }
