@@ -174,13 +174,13 @@ impl Agent {
     fn failed(&mut self, job: &Job) {
         self.rejected |= self.accepted.is_some_and(|(.., by)| by == job.id);
         self.rejected_generation = self.rejected_generation.max(job.generation);
+        // The server, the rejected generation and the failure are told one after the other.
+        self.seq += if self.server_since.is_none() { 3 } else { 2 };
         self.server_since.get_or_insert(job.done);
         if job.promotes {
             self.promotion = PromoteStatus::Failed;
         }
         self.failure = Some(Failure::Scripted);
-        // The rejected generation, the server and the failure are told in three steps.
-        self.seq += 3;
         self.step(match job.via {
             Via::Configuration => Event::ApplyFailed,
             Via::Init => Event::StartFailed,
