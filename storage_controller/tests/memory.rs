@@ -57,7 +57,8 @@ fn id(n: u32) -> ComputeId {
 
 fn spec(rng: &mut StdRng) -> NewSpec {
     let fill = char::from_digit(rng.random_range(0..16), 16).unwrap();
-    NewSpec { spec: Arc::new(json!({ "fill": fill })), hash: fill.to_string().repeat(64).parse().unwrap() }
+    let spec = json!({ "fill": fill, "suspend_timeout_seconds": fill.to_digit(10) });
+    NewSpec::new(&spec, fill.to_string().repeat(64).parse().unwrap())
 }
 
 fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
@@ -111,6 +112,17 @@ fn content(snapshot: &Snapshot) -> Vec<(pgfleet_persistence::ComputeRecord, Opti
     snapshot.page(&Filter::default(), None, usize::MAX).0.iter().map(plain).collect()
 }
 
+/// Each member finds the text that belongs to each hash in the map, whether it wrote it or not.
+async fn texts_are_there(led: &Snapshot, members: &[Arc<Database>]) {
+    for (record, _) in content(led) {
+        let Some(hash) = &record.spec_hash else { continue };
+        for member in members {
+            let text = member.spec_text(&record.compute_id, hash).await.unwrap().unwrap();
+            assert_eq!(text.value().unwrap()["fill"], hash.as_str()[..1], "{}", record.compute_id);
+        }
+    }
+}
+
 /// One leader, one follower, one seed.
 async fn run(cluster: &Cluster, seed: u64) {
     let url = cluster.create_database(&format!("memory_{seed}")).await.unwrap();
@@ -160,6 +172,7 @@ async fn run(cluster: &Cluster, seed: u64) {
         assert_eq!(asked(&led), asked(&fresh), "seed {seed}, round {round}: the leader's own map");
     }
     assert!(cursor > 0, "seed {seed} wrote something");
+    texts_are_there(&led, &[leader, member(&url).await]).await;
     drop(writing);
 }
 

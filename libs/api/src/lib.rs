@@ -18,7 +18,9 @@ pub mod plan;
 pub mod policy;
 pub mod resources;
 pub mod spec;
+pub mod spec_text;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};
 pub use lsn::Lsn;
+pub use spec_text::SpecText;

@@ -6,17 +6,14 @@
 
 use std::time::Duration;
 
-use pgfleet_api::agent::{
-    AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateRequest, TerminateResponse,
-};
-use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark};
-use reqwest::{Method, RequestBuilder, Response};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
 use crate::token::{Grant, Source, TokenError};
 use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_json};
+use pgfleet_api::agent::{AgentErrorBody, AgentStatus, TerminateMode, TerminateRequest, TerminateResponse};
+use pgfleet_api::plan::PlanResponse;
+use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark, SpecText};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
 
 /// A status document is some kilobytes; this bounds what a stranger at an agent's address can make us hold.
 const ANSWER_LIMIT: usize = 4 << 20;
@@ -168,9 +165,9 @@ impl AgentClient {
     ///
     /// # Errors
     /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
-    pub async fn configure(&self, url: &str, body: &ConfigureRequest) -> Result<AgentStatus, AgentError> {
-        let request = self.http.request(Method::POST, join(url, "/configure"));
-        let request = request.header("prefer", "respond-async").json(body);
+    pub async fn configure(&self, url: &str, spec: &SpecText, fence: &Fence) -> Result<AgentStatus, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/configure")).header("prefer", "respond-async");
+        let request = with_spec(request, spec, Some(fence));
         self.call(url, request, self.timeouts.configure).await
     }
 
@@ -178,9 +175,8 @@ impl AgentClient {
     ///
     /// # Errors
     /// See [`AgentError`]; a spec that would be refused is an answer, not an error.
-    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
-        let body = ConfigureRequest { spec: spec.clone(), fence: None, compute_ctl_config: None };
-        let request = self.http.request(Method::POST, join(url, "/plan")).json(&body);
+    pub async fn plan(&self, url: &str, spec: &SpecText) -> Result<PlanResponse, AgentError> {
+        let request = with_spec(self.http.request(Method::POST, join(url, "/plan")), spec, None);
         self.call(url, request, self.timeouts.plan).await
     }
 
@@ -220,6 +216,21 @@ impl AgentClient {
     }
 }
 
+/// The body of a [`pgfleet_api::agent::ConfigureRequest`], with the spec's own text in it: nobody makes it again.
+fn with_spec(request: RequestBuilder, spec: &SpecText, fence: Option<&Fence>) -> RequestBuilder {
+    // Values of ours always have a text.
+    let fence = fence.and_then(|fence| serde_json::to_string(fence).ok());
+    let mut body = String::with_capacity(spec.len() + fence.as_ref().map_or(0, String::len) + 24);
+    body.push_str("{\"spec\":");
+    body.push_str(spec.as_str());
+    if let Some(fence) = fence {
+        body.push_str(",\"fence\":");
+        body.push_str(&fence);
+    }
+    body.push('}');
+    request.header(CONTENT_TYPE, "application/json").body(body)
+}
+
 async fn decode<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, AgentError> {
     let status = response.status().as_u16();
     if response.status().is_success() {
@@ -254,7 +265,8 @@ fn failed(url: &str, status: Option<u16>, failure: Failure) -> AgentError {
 mod tests {
     use super::*;
     use crate::fake::{Fake, Reply};
-    use pgfleet_api::{Generation, Term};
+    use pgfleet_api::agent::ConfigureRequest;
+    use pgfleet_api::{ClusterId, Generation, Term};
     use serde_json::json;
 
     fn client() -> AgentClient {
@@ -275,11 +287,21 @@ mod tests {
     #[tokio::test]
     async fn configure_prefers_an_early_answer_and_carries_the_token() {
         let fake = Fake::start(vec![Reply::json(202, &status_json())]).await;
-        let body = ConfigureRequest { spec: json!({}), fence: None, compute_ctl_config: None };
-        let status = client().configure(&fake.url, &body).await.unwrap();
+        let fence = Fence {
+            cluster_id: ClusterId::generate(),
+            compute_id: "c1".parse().unwrap(),
+            term: Term(2),
+            generation: Generation(3),
+            spec_hash: "a".repeat(64).parse().unwrap(),
+        };
+        let spec = SpecText::from_json("{ \"cluster\" : {} }");
+        let status = client().configure(&fake.url, &spec, &fence).await.unwrap();
         assert_eq!(status.generation, Some(Generation(3)));
         let seen = fake.seen().await;
         assert!(seen[0].starts_with("POST /configure HTTP/1.1"), "{}", seen[0]);
+        let (_, body) = seen[0].split_once("\r\n\r\n").unwrap();
+        let body: ConfigureRequest = serde_json::from_str(body).unwrap();
+        assert_eq!((body.spec, body.fence), (json!({"cluster": {}}), Some(fence)));
         assert!(seen[0].contains("prefer: respond-async") && seen[0].contains("authorization: Bearer t0k3n"));
     }
 

@@ -16,17 +16,17 @@ use std::sync::Arc;
 
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{ClusterId, ComputeId, Generation};
-use serde_json::Value;
-use tokio_postgres::{Client, IsolationLevel, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::database::Database;
 use crate::error::DbError;
 use crate::lease::bounded;
-use crate::records::{ComputeRecord, LoadedState, compute_id_of, labels_of, observed_of, policy_of, spec_hash_of};
+use crate::records::{
+    ComputeRecord, JsonBytes, Labels, LoadedState, compute_id_of, labels_of, observed_of, policy_of, spec_hash_of,
+    timeout_of, wants_timeout,
+};
 use crate::session::{Session, SessionKind};
-
-/// Rows that a load takes at a time; a row holds a spec of up to 4 MiB.
-const PAGE: i32 = 256;
+use crate::whole;
 
 /// Where the database stands, and what identifies it.
 const HEAD: &str = "
@@ -36,32 +36,40 @@ const HEAD: &str = "
            pg_postmaster_start_time()::text
     FROM change_cursor, cluster";
 
-const ALL: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed, c.policy
-    FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
-    WHERE c.deleted_at IS NULL ORDER BY c.compute_id";
+/// What a [`ComputeRecord`] is made of, and whether it is a tombstone. The specs are taken apart only where a policy wants to
+/// know the timeout: for all of them that is a quarter of a load.
+macro_rules! columns {
+    () => {
+        "c.compute_id, c.agent_url, c.labels, c.generation,
+           CASE WHEN c.policy <> '{}' THEN (c.spec->'suspend_timeout_seconds')::text END, c.spec_hash,
+           c.change_seq, c.created_at, c.updated_at, c.policy, c.deleted_at IS NOT NULL"
+    };
+}
+pub(crate) use columns;
 
-const ONE: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed, c.policy
+const ONE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", o.observed
     FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
-    WHERE c.compute_id = $1 AND c.deleted_at IS NULL";
+    WHERE c.compute_id = $1 AND c.deleted_at IS NULL"
+);
 
-pub(crate) const COMPUTES_ABOVE: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, c.deleted_at IS NOT NULL,
-           (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id), c.policy
+pub(crate) const COMPUTES_ABOVE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id)
     FROM computes c
-    WHERE c.change_seq > $1 ORDER BY c.change_seq";
+    WHERE c.change_seq > $1 ORDER BY c.change_seq"
+);
 
 pub(crate) const OBSERVED_ABOVE: &str =
     "SELECT compute_id, observed, change_seq FROM observed WHERE change_seq > $1 ORDER BY change_seq";
 
 /// What identifies that which was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Epoch {
-    cluster_id: ClusterId,
+pub(crate) struct Epoch {
+    pub(crate) cluster_id: ClusterId,
     /// How many migrations ran, and the newest.
     schema: String,
     timeline: String,
@@ -167,9 +175,9 @@ pub struct Tail {
     epoch: Option<Epoch>,
 }
 
-struct Open {
-    session: Session,
-    head: Statement,
+pub(crate) struct Open {
+    pub(crate) session: Session,
+    pub(crate) head: Statement,
     computes: Statement,
     observed: Statement,
 }
@@ -200,7 +208,7 @@ impl Database {
             session.client().query_opt(ONE, &[&compute_id.as_str()]).await.map_err(DbError::query(DOING))
         };
         let Some(row) = bounded(self.connector().patience(), DOING, read).await? else { return Ok(None) };
-        Ok(Some((record_of(&row)?, row.get::<_, Option<Value>>(10).map(observed_of).transpose()?)))
+        Ok(Some((record_of(&row)?, row.get::<_, Option<JsonBytes<'_>>>(11).map(observed_of).transpose()?)))
     }
 }
 
@@ -211,14 +219,13 @@ impl Tail {
         Self { db, open: None, epoch: None }
     }
 
-    /// Everything as of one moment. The rows come in pages, so a large fleet needs no long statement, and beside the result
-    /// no more memory than a page.
+    /// Everything as of one moment.
     ///
     /// # Errors
     /// Any [`DbError`]; before the migrations the tables are missing.
     pub async fn load(&mut self) -> Result<LoadedState, DbError> {
-        let mut open = self.connected().await?;
-        let (loaded, epoch) = load(&self.db, &mut open).await?;
+        let open = self.connected().await?;
+        let (loaded, epoch) = whole::load(&self.db, &open).await?;
         self.open = Some(open);
         self.epoch = Some(epoch);
         Ok(loaded)
@@ -273,39 +280,6 @@ fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option
     }
 }
 
-async fn load(db: &Database, open: &mut Open) -> Result<(LoadedState, Epoch), DbError> {
-    const DOING: &str = "loaded the state";
-    let (patience, failed) = (db.connector().patience(), || DbError::query(DOING));
-    let head = open.head.clone();
-    let begin = async {
-        let begun = open.session.client_mut().build_transaction();
-        let begun = begun.isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let transaction = begun.start().await.map_err(failed())?;
-        let head = transaction.query_one(&head, &[]).await.map_err(failed())?;
-        let portal = transaction.bind(ALL, &[]).await.map_err(failed())?;
-        Ok((transaction, head, portal))
-    };
-    let (transaction, head, portal) = bounded(patience, DOING, begin).await?;
-    let (mut computes, mut observed) = (Vec::new(), Vec::new());
-    loop {
-        let page = async { transaction.query_portal(&portal, PAGE).await.map_err(failed()) };
-        let page = bounded(patience, DOING, page).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            let record = record_of(row)?;
-            if let Some(seen) = row.get::<_, Option<Value>>(10) {
-                observed.push((record.compute_id.clone(), observed_of(seen)?));
-            }
-            computes.push(record);
-        }
-    }
-    bounded(patience, DOING, async { transaction.commit().await.map_err(failed()) }).await?;
-    let (change_seq, epoch) = head_of(&head);
-    Ok((LoadedState { change_seq, cluster_id: epoch.cluster_id, computes, observed }, epoch))
-}
-
 /// Head, computes and observations above `cursor`, sent in one go. A statement that fails makes the later ones fail, too;
 /// the first failure is the cause.
 async fn read_above(open: &Open, cursor: i64) -> Result<(Row, Vec<Row>, Vec<Row>), DbError> {
@@ -338,7 +312,7 @@ pub(crate) async fn above(client: &Client, last: i64) -> Result<Vec<Item>, DbErr
     Ok(items)
 }
 
-fn head_of(row: &Row) -> (i64, Epoch) {
+pub(crate) fn head_of(row: &Row) -> (i64, Epoch) {
     let epoch = Epoch {
         cluster_id: ClusterId(row.get(1)),
         schema: row.get(2),
@@ -353,10 +327,10 @@ fn head_of(row: &Row) -> (i64, Epoch) {
 fn items_of(computes: &[Row], observed: &[Row]) -> Result<Vec<Item>, DbError> {
     let mut items = Vec::with_capacity(computes.len() + observed.len());
     for row in computes {
-        items.push(if row.get(9) {
+        items.push(if row.get(10) {
             Item::Deleted { compute_id: compute_id_of(row.get(0))?, change_seq: row.get(6) }
         } else {
-            let observed = row.get::<_, Option<Value>>(10).map(observed_of).transpose()?.map(Box::new);
+            let observed = row.get::<_, Option<JsonBytes<'_>>>(11).map(observed_of).transpose()?.map(Box::new);
             Item::Compute { record: record_of(row)?, observed }
         });
     }
@@ -370,15 +344,21 @@ fn items_of(computes: &[Row], observed: &[Row]) -> Result<Vec<Item>, DbError> {
     Ok(items)
 }
 
-fn record_of(row: &Row) -> Result<ComputeRecord, DbError> {
+pub(crate) fn record_of(row: &Row) -> Result<ComputeRecord, DbError> {
+    record_with(row, labels_of(row.get(2))?)
+}
+
+/// A row of [`columns`], with its labels as somebody has read them.
+pub(crate) fn record_with(row: &Row, labels: Labels) -> Result<ComputeRecord, DbError> {
+    let policy = policy_of(row.get(9));
     Ok(ComputeRecord {
         compute_id: compute_id_of(row.get(0))?,
         agent_url: row.get(1),
-        labels: labels_of(row.get(2))?,
+        labels,
         generation: Generation(row.get(3)),
-        spec: row.get::<_, Option<Value>>(4).map(Arc::new),
+        suspend_timeout_s: timeout_of(row.get(4)).filter(|_| wants_timeout(policy)),
         spec_hash: spec_hash_of(row.get(5))?,
-        policy: policy_of(&row.get(11)),
+        policy,
         change_seq: row.get(6),
         created_at: row.get(7),
         updated_at: row.get(8),

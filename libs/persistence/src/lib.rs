@@ -3,7 +3,7 @@
 //! Who calls it: `storage_controller`, and nobody else. What it calls: PostgreSQL. It knows no HTTP and no clients.
 //!
 //! ```text
-//!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
+//!   Database ── bootstrap, read_leader, load, spec_text, history, pending, rehearse, migrate (pool, short sessions)
 //!            └─ listen ──▶ Notices                                                           (a session each)
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
@@ -33,7 +33,9 @@ mod rehearse;
 mod release;
 mod schema;
 mod session;
+mod specs;
 mod term;
+mod whole;
 mod writer;
 
 use std::future::Future;
@@ -50,7 +52,9 @@ pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed}
 pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
-pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
+pub use records::{
+    Compat, ComputeRecord, Ended, JournalEntry, JournalKind, Labels, LoadedState, SpecRecord, TermRecord,
+};
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
 pub use term::LeaderTerm;

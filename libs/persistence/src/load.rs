@@ -42,7 +42,7 @@ impl Database {
             .optional()
             .map_err(DbError::diesel(DOING))?;
         let Some((generation, hash, Some(spec))) = row else { return Ok(None) };
-        let Some(spec_hash) = spec_hash_of(hash)? else { return Ok(None) };
+        let Some(spec_hash) = spec_hash_of(hash.as_deref())? else { return Ok(None) };
         Ok(Some(SpecRecord { generation: Generation(generation), spec_hash, spec }))
     }
 
@@ -101,7 +101,7 @@ fn entry_of(row: JournalRow) -> Result<JournalEntry, DbError> {
     Ok(JournalEntry {
         at: row.at,
         change_seq: row.change_seq,
-        compute_id: row.compute_id.map(compute_id_of).transpose()?,
+        compute_id: row.compute_id.as_deref().map(compute_id_of).transpose()?,
         term: Term(row.term),
         kind: JournalKind::parse(&row.kind)?,
         actor: row.actor,

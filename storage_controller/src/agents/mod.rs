@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_api::activity::Activity;
-use pgfleet_api::agent::ConfigureRequest;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ComputeId, ErrorCode, Fence};
+use pgfleet_api::{ComputeId, ErrorCode, Fence, SpecText};
 use pgfleet_clients::agent::{AgentClient, AgentError};
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::pause::{PausePoint, Pauses};
-use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use metrics::{AgentMetrics, Outcome};
@@ -72,10 +70,15 @@ impl Agents {
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn push(&self, place: Place<'_>, url: &str, fence: Fence, spec: &Value) -> Result<Observed, AgentError> {
-        let body = ConfigureRequest { spec: spec.clone(), fence: Some(fence), compute_ctl_config: None };
+    pub async fn push(
+        &self,
+        place: Place<'_>,
+        url: &str,
+        fence: Fence,
+        spec: &SpecText,
+    ) -> Result<Observed, AgentError> {
         let begun = Instant::now();
-        let answer = self.client.configure(url, &body).await;
+        let answer = self.client.configure(url, spec, &fence).await;
         drop(place);
         self.metrics.pushed(outcome(&answer), begun.elapsed());
         answer.map(Observed::from)
@@ -85,7 +88,7 @@ impl Agents {
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+    pub async fn plan(&self, url: &str, spec: &SpecText) -> Result<PlanResponse, AgentError> {
         self.client.plan(url, spec).await
     }
 

@@ -82,7 +82,7 @@ pub(super) async fn get(State(door): State<Door>, Id(id): Id) -> Result<Json<Com
     (status = 404, body = ErrorBody), (status = 409, description = "no_spec", body = ErrorBody),
     (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn get_spec(State(door): State<Door>, Id(id): Id) -> Result<impl IntoResponse, ApiError> {
-    let spec = door.desk.get_spec(&id).map_err(into_api)?;
+    let spec = door.desk.get_spec(&id).await.map_err(into_api)?;
     Ok((etag(spec.generation), Json(spec)))
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn list(
     State(door): State<Door>,
     Asked(query): Asked<ListQuery>,
 ) -> Result<Json<ComputeList>, ApiError> {
-    door.desk.list(query).map(Json).map_err(into_api)
+    door.desk.list(query).await.map(Json).map_err(into_api)
 }
 
 /// Forget a compute; what runs is left running.

@@ -17,5 +17,5 @@ use super::extract::Id;
     (status = 200, body = PullResponse), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn spec(State(door): State<Door>, Id(id): Id) -> Result<Json<PullResponse>, ApiError> {
-    door.desk.pull(&id).map(Json).map_err(into_api)
+    door.desk.pull(&id).await.map(Json).map_err(into_api)
 }

@@ -16,5 +16,5 @@ pub use flush::Flusher;
 pub use follow::Follower;
 pub use memory::{Loan, Memory, Recall};
 pub use metrics::FollowerMetrics;
-pub use snapshot::{Call, Entry, Filter, Snapshot, Tally, Trouble};
+pub use snapshot::{Call, Entry, Filter, Page, Snapshot, Tally, Trouble};
 pub use sweep::{SweepSettings, sweep};

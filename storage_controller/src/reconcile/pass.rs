@@ -7,6 +7,7 @@ use pgfleet_api::ComputeId;
 use pgfleet_clients::agent::AgentError;
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_persistence::LeaderTerm;
+use pgfleet_runtime::exit::chain;
 
 use super::{Quarantine, ahead, suspend};
 use crate::agents::Agents;
@@ -74,14 +75,23 @@ async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
 
 async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let record = &entry.record;
-    let (Some(spec), Some(hash)) = (&record.spec, &record.spec_hash) else { return Next::Rest };
+    let Some(hash) = &record.spec_hash else { return Next::Rest };
+    let spec = match bench.quarantine.spec_text(id, hash).await {
+        Ok(Some(spec)) => spec,
+        // There is a newer one: the memory is about to hear of it.
+        Ok(None) => return Next::Waiting,
+        Err(error) => {
+            tracing::warn!(compute_id = %id, error = %chain(&error), "a spec cannot be read, so it is not pushed yet");
+            return Next::Failed;
+        }
+    };
     let fence = bench.term.fence(id, record.generation, hash);
     let place = bench.agents.place_for_push(id).await;
     // The wait for a place may have been longer than the lease was proved for.
     if !(bench.may_act)() {
         return Next::Failed;
     }
-    match bench.agents.push(place, &record.agent_url, fence, spec).await {
+    match bench.agents.push(place, &record.agent_url, fence, &spec).await {
         Ok(observed) => {
             bench.snapshot.observed(id, Call::Push, observed);
             tracing::info!(

@@ -16,7 +16,7 @@ use crate::observe::{Call, Entry};
 /// How long a compute may be idle, if it may be suspended at all and runs as far as is known.
 pub(super) fn timeout(entry: &Entry) -> Option<Duration> {
     let runs = entry.observed.as_ref().is_some_and(|seen| seen.state == pgfleet_api::agent::ComputeState::Running);
-    suspend::timeout(entry.record.policy, entry.record.spec.as_deref()).filter(|_| runs)
+    suspend::timeout(entry.record.policy, entry.record.suspend_timeout_s).filter(|_| runs)
 }
 
 /// Looks at a compute that nothing else is to be done about.

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use pgfleet_api::compute::Observed;
 use pgfleet_api::policy::PutPolicy;
-use pgfleet_api::{ComputeId, Generation, SpecHash};
+use pgfleet_api::{ComputeId, Generation, SpecHash, SpecText};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -43,9 +43,20 @@ const QUEUE: u32 = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewSpec {
     /// As its owner wrote it.
-    pub spec: Arc<Value>,
+    pub spec: SpecText,
     /// Content hash.
     pub hash: SpecHash,
+    /// Its `suspend_timeout_seconds`, if that is a number.
+    pub suspend_timeout_s: Option<i64>,
+}
+
+impl NewSpec {
+    /// A spec with its hash.
+    #[must_use]
+    pub fn new(spec: &Value, hash: SpecHash) -> Self {
+        let suspend_timeout_s = spec.get("suspend_timeout_seconds").and_then(Value::as_i64);
+        Self { spec: SpecText::from(spec), hash, suspend_timeout_s }
+    }
 }
 
 /// Something an operator or a program asked for, for the journal.
@@ -240,8 +251,6 @@ struct Item {
     change: Change,
     /// Whose wish it is; none for what the controller itself notes.
     asker: Option<Asker>,
-    /// The spec as text, made in the caller's task; PostgreSQL parses it.
-    spec_text: Option<String>,
     answer: oneshot::Sender<Result<Committed, WriteError>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -251,16 +260,13 @@ impl Item {
         change: Change,
         asker: Option<Asker>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(Self, oneshot::Receiver<Result<Committed, WriteError>>), WriteError> {
-        let text = change.new_spec().map(|new| serde_json::to_string(new.spec.as_ref())).transpose();
-        let spec_text =
-            text.map_err(|error| WriteError::Refused { sqlstate: "22000".to_owned(), msg: error.to_string() })?;
+    ) -> (Self, oneshot::Receiver<Result<Committed, WriteError>>) {
         let (answer, answered) = oneshot::channel();
-        Ok((Self { change, asker, spec_text, answer, _permit: permit }, answered))
+        (Self { change, asker, answer, _permit: permit }, answered)
     }
 
     fn size(&self) -> usize {
-        self.spec_text.as_ref().map_or(0, String::len) + 512
+        self.change.new_spec().map_or(0, |new| new.spec.len()) + 512
     }
 
     fn answer(self, result: Result<Committed, WriteError>) {
@@ -369,13 +375,9 @@ impl Writer {
         let (mut items, mut answered) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (change, asker) in changes {
             let Some(permit) = room.split(1) else { return refused() };
-            match Item::new(change, asker, permit) {
-                Ok((item, answer)) => {
-                    items.push(item);
-                    answered.push(Ok(answer));
-                }
-                Err(error) => answered.push(Err(error)),
-            }
+            let (item, answer) = Item::new(change, asker, permit);
+            items.push(item);
+            answered.push(answer);
         }
         // A permit is a place in the queue, so the only failure is a queue that was closed.
         if !items.is_empty() && self.queue.try_send(items).is_err() {
@@ -383,10 +385,7 @@ impl Writer {
         }
         let mut answers = Vec::with_capacity(count);
         for one in answered {
-            answers.push(match one {
-                Ok(answer) => answer.await.unwrap_or(Err(WriteError::OutcomeUnknown)),
-                Err(error) => Err(error),
-            });
+            answers.push(one.await.unwrap_or(Err(WriteError::OutcomeUnknown)));
         }
         answers
     }

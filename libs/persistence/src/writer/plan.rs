@@ -3,7 +3,6 @@
 //! Called by: `batch`. Invariants: a generation never falls and grows by one with each new content; what is already so
 //! writes nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,16 +12,16 @@ use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::{Value, json};
 
 use super::{Action, Change, Committed, NewSpec, WriteError};
-use crate::records::ComputeRecord;
+use crate::records::{ComputeRecord, Labels, wants_timeout};
 
 /// The row of a compute as the transaction found it.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) agent_url: String,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Labels,
     pub(super) generation: Generation,
-    /// Read only for a change that has to keep it: a `Register` without a spec, a `SetPolicy`, a `Lift`.
-    pub(super) spec: Option<Arc<Value>>,
+    /// Read only for a change that keeps the spec: a `Register` without one, a `SetPolicy`, a `Lift`.
+    pub(super) suspend_timeout_s: Option<i64>,
     pub(super) spec_hash: Option<SpecHash>,
     pub(super) policy: Policy,
     pub(super) change_seq: i64,
@@ -65,7 +64,10 @@ pub(super) fn plan(
     let live = before.filter(|row| !row.deleted);
     match change {
         Change::Register { compute_id, agent_url, labels, spec } => {
-            Ok(register(compute_id, agent_url, labels, spec.as_ref(), before, stamp))
+            // Most say again what is known.
+            let known = live.map(|row| &row.labels).filter(|known| known.as_ref() == labels);
+            let labels = known.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
+            Ok(register(compute_id, agent_url, &labels, spec.as_ref(), before, stamp))
         }
         Change::PutSpec { compute_id, spec, if_match } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
@@ -119,7 +121,7 @@ pub(super) fn plan(
 fn register(
     compute_id: &ComputeId,
     agent_url: &str,
-    labels: &BTreeMap<String, String>,
+    labels: &Labels,
     spec: Option<&NewSpec>,
     before: Option<&Before>,
     stamp: Stamp,
@@ -129,14 +131,19 @@ fn register(
     let current = before.map_or(Generation(0), |row| row.generation);
     let new_content = spec.is_some_and(|new| held != Some(&new.hash));
     let changed = new_content || live.is_none_or(|row| row.agent_url != agent_url || &row.labels != labels);
+    let policy = live.map(|row| row.policy).unwrap_or_default();
     let record = ComputeRecord {
         compute_id: compute_id.clone(),
         agent_url: agent_url.to_owned(),
-        labels: labels.clone(),
+        labels: Arc::clone(labels),
         generation: if new_content { current.next() } else { current },
-        spec: spec.map(|new| Arc::clone(&new.spec)).or_else(|| live.and_then(|row| row.spec.clone())),
+        suspend_timeout_s: match spec {
+            Some(new) => new.suspend_timeout_s,
+            None => live.and_then(|row| row.suspend_timeout_s),
+        }
+        .filter(|_| wants_timeout(policy)),
         spec_hash: spec.map(|new| new.hash.clone()).or_else(|| held.cloned()),
-        policy: live.map(|row| row.policy).unwrap_or_default(),
+        policy,
         change_seq: if changed { stamp.last + 1 } else { live.map_or(0, |row| row.change_seq) },
         created_at: live.map_or(stamp.now, |row| row.created_at),
         updated_at: if changed { stamp.now } else { live.map_or(stamp.now, |row| row.updated_at) },
@@ -165,7 +172,7 @@ fn lift(compute_id: &ComputeId, seen: Generation, above: Generation, row: &Befor
         agent_url: row.agent_url.clone(),
         labels: row.labels.clone(),
         generation: above.next(),
-        spec: row.spec.clone(),
+        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(row.policy)),
         spec_hash: row.spec_hash.clone(),
         policy: row.policy,
         change_seq: stamp.last + 1,
@@ -185,7 +192,7 @@ fn set_policy(compute_id: &ComputeId, policy: PutPolicy, row: &Before, stamp: St
         agent_url: row.agent_url.clone(),
         labels: row.labels.clone(),
         generation: row.generation,
-        spec: row.spec.clone(),
+        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(wanted)),
         spec_hash: row.spec_hash.clone(),
         policy: wanted,
         change_seq: if changed { stamp.last + 1 } else { row.change_seq },
