@@ -239,7 +239,7 @@ pub struct ErrorDetail {
 }
 
 /// `mode` of `POST /terminate`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TerminateMode {
     /// The process stays for 30 s after PostgreSQL is gone.

@@ -388,7 +388,7 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
         return;
     };
     let leader = leader(&fleet).await;
-    let set = |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend) } };
+    let set = |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend), mode: None } };
     let early = leader.writer.submit(set(SuspendPolicy::WhenIdle)).await;
     assert_eq!(early, Err(WriteError::UnknownCompute));
     leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
