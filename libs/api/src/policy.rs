@@ -118,7 +118,8 @@ impl PutPolicy {
         Policy {
             suspend: self.suspend.unwrap_or(before.suspend),
             mode: self.mode.unwrap_or(before.mode),
-            pending: before.pending,
+            // Another mode is another wish: what was to be done once is not done any more.
+            pending: before.pending.filter(|_| self.mode.is_none_or(|mode| mode == before.mode)),
         }
     }
 }
@@ -169,10 +170,13 @@ mod tests {
 
     #[test]
     fn a_later_generation_takes_the_place_of_an_action() {
-        let action = PendingAction { action: ActionKind::Terminate, mode: TerminateMode::Fast, generation: Generation(7) };
+        let action =
+            PendingAction { action: ActionKind::Terminate, mode: TerminateMode::Fast, generation: Generation(7) };
         let policy = Policy { pending: Some(action), ..Policy::default() };
         assert_eq!(policy.wanted(Generation(7)), Some(action));
         assert_eq!(policy.wanted(Generation(8)), None);
+        assert_eq!(PutPolicy { mode: Some(Mode::Active), suspend: None }.onto(policy), policy);
+        assert_eq!(PutPolicy { mode: Some(Mode::Pause), suspend: None }.onto(policy).pending, None);
         let text = serde_json::to_string(&Policy::default()).unwrap();
         assert_eq!(text, r#"{"suspend":"never","mode":"active","pending":null}"#, "a merge clears what is null");
     }
