@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_wire() {
-        for code in [ExplainCode::Converged, ExplainCode::LeaseNotProved, ExplainCode::WaitingForPlace, ExplainCode::Ended] {
+        for code in
+            [ExplainCode::Converged, ExplainCode::LeaseNotProved, ExplainCode::WaitingForPlace, ExplainCode::Ended]
+        {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
         assert_eq!(serde_json::from_str::<ExplainCode>("\"from_the_future\"").unwrap(), ExplainCode::Unknown);

@@ -158,7 +158,9 @@ fn policy(facts: &Facts<'_>) -> Option<Explained> {
         Mode::Active => {}
         Mode::Pause => {
             let says = "its policy is pause: nothing is pushed, repaired or ended";
-            return Some(Explained::new(ExplainCode::Paused, says).advise("pgfleet compute policy ID active goes on with it"));
+            return Some(
+                Explained::new(ExplainCode::Paused, says).advise("pgfleet compute policy ID active goes on with it"),
+            );
         }
         Mode::Stop => return Some(stop(facts)),
     }
@@ -268,7 +270,8 @@ fn gave_up(code: ExplainCode, facts: &Facts<'_>, observed: &Observed, what: &str
         (None, None) => String::new(),
     };
     let says = format!("generation {} {what}{why}", facts.intent.generation);
-    Explained::new(code, says).advise("put a spec that can be applied, or: pgfleet compute refresh ID tries the same again")
+    Explained::new(code, says)
+        .advise("put a spec that can be applied, or: pgfleet compute refresh ID tries the same again")
 }
 
 /// Phase, object, code and message of a failure.
@@ -327,7 +330,8 @@ fn notes(facts: &Facts<'_>, explained: &Explained) -> Vec<String> {
         notes.push(format!("settings that wait for a restart of PostgreSQL: {}", observed.pending_restart.join(", ")));
     }
     if !observed.ignored_fields.is_empty() {
-        notes.push(format!("fields of the spec that its agent does not act on: {}", observed.ignored_fields.join(", ")));
+        notes
+            .push(format!("fields of the spec that its agent does not act on: {}", observed.ignored_fields.join(", ")));
     }
     let shown = matches!(explained.code, ExplainCode::Rejected | ExplainCode::Failed);
     if let Some(detail) = observed.error_detail.as_ref().filter(|_| !shown) {
