@@ -28,7 +28,7 @@ pub async fn run(verb: ComputeVerb, client: &ControllerClient, output: Output) -
                 Suspend::WhenIdle => SuspendPolicy::WhenIdle,
                 Suspend::Never => SuspendPolicy::Never,
             };
-            let policy = PutPolicy { suspend: Some(suspend) };
+            let policy = PutPolicy { suspend: Some(suspend), mode: None };
             show(&client.put_policy(&id, &policy, reason.as_deref()).await?, output)
         }
         ComputeVerb::Delete { ids } => delete(&ids, client).await,
