@@ -4,6 +4,7 @@
 //! `LeaderTerm` made; no retry happens here, because whether and when to try again is the engine's decision.
 
 mod metrics;
+mod silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use metrics::{AgentMetrics, Outcome};
+pub use silence::is_silence;
 
 /// The way to every agent. Cheap to clone.
 #[derive(Clone)]

@@ -21,6 +21,7 @@ use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_domain::loss::What;
+use pgfleet_domain::probing::Pace;
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::{KeySets, Verifier};
 use pgfleet_runtime::http::Layers;
@@ -40,8 +41,8 @@ use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
-use crate::metrics::{FleetMetrics, Metrics, Rooms};
-use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
+use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
+use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
@@ -111,7 +112,7 @@ impl App {
         let ingredients = Ingredients {
             database: database.clone(),
             memory: memory.clone(),
-            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
+            agents: Agents::new(client, engine(&args).calls() + PRESENCE_CALLS, groups.agents.clone(), doors),
             office: office.clone(),
             migrations: MigrationOptions {
                 budget: args.migration_budget,
@@ -119,8 +120,8 @@ impl App {
             },
             prepared: prepared.clone(),
             pauses: pauses.clone(),
-            engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
-            sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
+            engine: engine(&args),
+            presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
@@ -300,6 +301,22 @@ impl Opening {
     }
 }
 
+fn engine(args: &Args) -> crate::reconcile::Settings {
+    crate::reconcile::Settings {
+        concurrency: args.reconcile_concurrency,
+        per_host: args.host_concurrency,
+        ..Default::default()
+    }
+}
+
+fn presence(args: &Args) -> PresenceSettings {
+    PresenceSettings {
+        pace: Pace::new(args.probe_min, args.probe_max),
+        max_offline: args.max_offline_interval,
+        connect_rate: args.connect_rate,
+    }
+}
+
 fn hold(args: &Args) -> HoldSettings {
     HoldSettings {
         hold: args.handover_hold,
@@ -336,6 +353,7 @@ struct Groups {
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
     follower: Arc<FollowerMetrics>,
+    presence: Arc<PresenceMetrics>,
 }
 
 impl Default for Groups {
@@ -348,13 +366,21 @@ impl Default for Groups {
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
             follower: Arc::new(FollowerMetrics::new()),
+            presence: Arc::new(PresenceMetrics::new()),
         }
     }
 }
 
 impl Groups {
     fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
-        let tally = move || office.leading().map(|leading| leading.snapshot.tally()).unwrap_or_default();
+        let counts = move || {
+            let leading = office.leading();
+            leading.map_or_else(FleetCounts::default, |leading| FleetCounts {
+                tally: leading.snapshot.tally(),
+                lag_ages: leading.snapshot.lag_ages(chrono::Utc::now().timestamp()),
+                presence: leading.presence.counts(),
+            })
+        };
         let rooms = Rooms {
             leadership: self.leadership,
             losses: self.losses,
@@ -362,7 +388,8 @@ impl Groups {
             agents: self.agents,
             database: self.database,
             follower: self.follower,
-            fleet: FleetMetrics(Arc::new(tally)),
+            fleet: FleetMetrics(Arc::new(counts)),
+            presence: self.presence,
             http,
             requests: self.requests,
             tasks: tasks.metrics(),

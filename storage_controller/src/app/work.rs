@@ -1,4 +1,4 @@
-//! What a leader does: migrate, take the memory over, open the office, start writer, engine and sweep; and the way back.
+//! What a leader does: migrate, take the memory over, open the office, start writer, engine and prober; and the way back.
 //! With a warm memory nothing here costs more for a larger fleet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,12 @@ use tokio::task::JoinSet;
 
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
-use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker};
+use crate::observe::{
+    Call, Flusher, Hints, Loan, Memory, Presence, PresenceMetrics, PresenceSettings, Prober, ProberTools, Snapshot,
+};
+use crate::reconcile::{
+    Bench, Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker,
+};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -53,7 +57,7 @@ pub(super) struct Ingredients {
     pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
-    pub(super) sweep: SweepSettings,
+    pub(super) presence: (PresenceSettings, Arc<PresenceMetrics>),
     pub(super) grace: Duration,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
@@ -108,39 +112,40 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         snapshot.observed(&id, Call::Probe, observed);
     }
     let (latest, committed) = watch::channel(change_seq);
-    let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
+    let (presence, hints) = (Presence::new(from.presence.0), Hints::default());
+    let watched = Watched { snapshot: snapshot.clone(), presence: presence.clone(), hints: hints.clone() };
+    let (writer, writing) = start_writer(from, &mandate, watched, latest);
     let waker = Waker::default();
-    let quarantine = Quarantine::new(Tools {
-        limits: from.quarantine,
-        writer: writer.clone(),
-        database: from.database.clone(),
-        metrics: from.reconcile_metrics.clone(),
-        tasks: from.tasks.clone(),
-        panics: from.panics.clone(),
-        tell: hears(&mandate.chair),
-    });
+    let quarantine = quarantine_for(from, &writer, &mandate.chair);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
-    let engine = Engine::new(
-        mandate.term,
-        snapshot.clone(),
-        from.agents.clone(),
-        may_act.clone(),
-        waker.clone(),
-        from.engine,
-        quarantine.clone(),
-    );
+    let bench = Bench {
+        term: mandate.term,
+        snapshot: snapshot.clone(),
+        agents: from.agents.clone(),
+        may_act,
+        quarantine: quarantine.clone(),
+        presence: presence.clone(),
+        hints: hints.clone(),
+    };
     let following = mandate.tasks.child("reconcile");
-    following.spawn("engine", Kind::Vital, engine.run(following.token()));
     following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
-    following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
-    let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
-    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
-    following.spawn("sweep", Kind::Vital, looking);
+    start_following(from, &following, bench, &waker, &flusher);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
-    let leading = Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine };
+    let leading = Leading {
+        term,
+        proof,
+        writer: writing_for,
+        snapshot: shown,
+        waker,
+        preview,
+        committed,
+        quarantine,
+        presence,
+        hints,
+    };
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
@@ -153,6 +158,36 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+fn quarantine_for(from: &Ingredients, writer: &Writer, chair: &Handle) -> Quarantine {
+    Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+        tell: hears(chair),
+    })
+}
+
+/// Starts who makes the fleet follow: the prober, the engine, and who saves what they see.
+fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &Waker, flusher: &Flusher) {
+    let prober = Prober::new(ProberTools {
+        snapshot: bench.snapshot.clone(),
+        agents: bench.agents.clone(),
+        waker: waker.clone(),
+        quarantine: bench.quarantine.clone(),
+        may_act: bench.may_act.clone(),
+        presence: bench.presence.clone(),
+        hints: bench.hints.clone(),
+        metrics: from.presence.1.clone(),
+    });
+    let engine = Engine::new(bench, waker.clone(), from.engine);
+    tasks.spawn("engine", Kind::Vital, engine.run(tasks.token()));
+    tasks.spawn("flush", Kind::Vital, flusher.clone().run(tasks.token()));
+    tasks.spawn("prober", Kind::Vital, prober.run(tasks.token()));
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.
@@ -168,13 +203,13 @@ fn hears(chair: &Handle) -> Tell {
 fn start_writer(
     from: &Ingredients,
     mandate: &Mandate,
-    snapshot: &Snapshot,
+    watched: Watched,
     latest: watch::Sender<i64>,
 ) -> (Writer, TaskGroup) {
     let change_seq = *latest.borrow();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot, latest, mandate.chair.clone())),
+        on_commit: Some(remember(watched, latest, mandate.chair.clone())),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -209,16 +244,24 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
     })
 }
 
+/// Who follows each commit.
+struct Watched {
+    snapshot: Snapshot,
+    presence: Presence,
+    hints: Hints,
+}
+
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
-    let snapshot = snapshot.clone();
+fn remember(watched: Watched, latest: watch::Sender<i64>, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     Arc::new(move |committed| {
         chair.note_reached(committed.change_seq);
         if let Some(record) = &committed.record {
-            snapshot.committed(record.clone());
+            watched.snapshot.committed(record.clone());
+            watched.hints.committed(record.compute_id.clone());
         }
         if let (true, Some(id)) = (committed.deleted, &committed.compute_id) {
-            snapshot.deleted(id);
+            watched.snapshot.deleted(id);
+            watched.presence.forget(id);
         }
         // Last, so that whoever is woken by it finds the rest.
         latest.send_replace(committed.change_seq);

@@ -10,6 +10,9 @@ use pgfleet_domain::reconcile::Intent;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
 
+pub use lagging::LagAges;
+use lagging::Laggers;
+
 /// One compute: the committed intent and the last observation.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -69,6 +72,7 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
+            availability: None,
             policy: self.record.policy,
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
@@ -129,6 +133,7 @@ impl Tally {
 struct Fleet {
     entries: BTreeMap<ComputeId, watch::Sender<Arc<Entry>>>,
     tally: Tally,
+    laggers: Laggers,
     /// Observations that are not in the database yet.
     unsaved: BTreeSet<ComputeId>,
 }
@@ -138,6 +143,7 @@ impl Fleet {
         if let Some(entry) = self.entries.remove(id) {
             let old = entry.borrow().clone();
             self.tally.count(&old, -1);
+            self.laggers.forget(id);
             self.unsaved.remove(id);
         }
     }
@@ -163,6 +169,7 @@ impl Snapshot {
             let id = record.compute_id.clone();
             let entry = Entry { observed: seen.remove(&id), record: Arc::new(record), trouble: None };
             fleet.tally.count(&entry, 1);
+            fleet.laggers.note(&entry);
             fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
         }
         drop(fleet);
@@ -219,6 +226,7 @@ impl Snapshot {
                     let new = Entry { record: Arc::new(record), ..Entry::clone(&old) };
                     fleet.tally.count(&old, -1);
                     fleet.tally.count(&new, 1);
+                    fleet.laggers.note(&new);
                     known.send_replace(Arc::new(new));
                 }
             }
@@ -226,6 +234,7 @@ impl Snapshot {
                 let id = record.compute_id.clone();
                 let entry = Entry { record: Arc::new(record), observed: None, trouble: None };
                 fleet.tally.count(&entry, 1);
+                fleet.laggers.note(&entry);
                 fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
             }
         }
@@ -256,6 +265,7 @@ impl Snapshot {
         let new = Entry { record: old.record.clone(), observed: Some(Arc::new(observed)), trouble };
         fleet.tally.count(&old, -1);
         fleet.tally.count(&new, 1);
+        fleet.laggers.note(&new);
         slot.send_replace(Arc::new(new));
         if !same {
             fleet.unsaved.insert(id.clone());
@@ -277,6 +287,7 @@ impl Snapshot {
         let new = Entry { record, observed: observed.map(Arc::new), trouble: None };
         fleet.tally.count(&old, -1);
         fleet.tally.count(&new, 1);
+        fleet.laggers.note(&new);
         slot.send_replace(Arc::new(new));
         // What was seen and not saved is seen again by the next probe.
         fleet.unsaved.remove(&id);
@@ -350,6 +361,7 @@ impl Snapshot {
     }
 }
 
+mod lagging;
 mod news;
 #[cfg(test)]
 mod tests;

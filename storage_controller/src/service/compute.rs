@@ -242,6 +242,7 @@ impl Desk {
 fn view(leading: &Leading, entry: &Entry) -> ComputeView {
     let mut view = entry.view();
     leading.quarantine.show(&mut view);
+    leading.presence.show(&mut view);
     view
 }
 

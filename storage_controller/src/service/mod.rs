@@ -31,7 +31,7 @@ pub use watching::Watching;
 
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
-use crate::observe::Snapshot;
+use crate::observe::{Hints, Presence, Snapshot};
 use crate::reconcile::{Preview, Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
@@ -52,6 +52,10 @@ pub struct Leading {
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.
     pub quarantine: Quarantine,
+    /// Who answers.
+    pub presence: Presence,
+    /// Whom the prober asks sooner: what agents report goes here.
+    pub hints: Hints,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.

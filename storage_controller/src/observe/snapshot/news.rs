@@ -42,6 +42,7 @@ impl Fleet {
     fn replace(&mut self, record: ComputeRecord, observed: Option<Arc<Observed>>) {
         let new = Entry { record: Arc::new(record), observed, trouble: None };
         self.tally.count(&new, 1);
+        self.laggers.note(&new);
         match self.entries.get(&new.record.compute_id) {
             Some(slot) => {
                 let old = slot.send_replace(Arc::new(new));
@@ -60,6 +61,7 @@ impl Fleet {
         let new = Entry { observed: Some(observed), ..Entry::clone(&old) };
         self.tally.count(&old, -1);
         self.tally.count(&new, 1);
+        self.laggers.note(&new);
         slot.send_replace(Arc::new(new));
     }
 }
