@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
+use crate::availability::Availability;
 use crate::bulk::WatchEvent;
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
 use crate::policy::Policy;
@@ -122,6 +123,9 @@ pub struct ComputeView {
     /// Set while the compute is left alone: work on it panicked too often, or its agent says what is beyond belief.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
+    /// Whether its agent answers the leader; null where nobody can say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
     /// How far the leader may go with it by itself.
     #[serde(default)]
     pub policy: Policy,

@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod agent;
 pub mod auth;
+pub mod availability;
 pub mod bulk;
 pub mod compute;
 pub mod controller;

@@ -4,6 +4,7 @@
 //! `LeaderTerm` made; no retry happens here, because whether and when to try again is the engine's decision.
 
 mod metrics;
+mod silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use pgfleet_runtime::pause::{PausePoint, Pauses};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use metrics::{AgentMetrics, Outcome};
+pub use silence::is_silence;
 
 /// The way to every agent. Cheap to clone.
 #[derive(Clone)]

@@ -16,6 +16,7 @@ use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
 
 use fleet::Fleet;
+pub use lagging::LagAges;
 pub use pages::{Filter, Page};
 
 /// One compute: the committed intent and the last observation.
@@ -81,6 +82,7 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
+            availability: None,
             // One that was passed over is not shown: nobody does it any more.
             policy: Policy { pending: self.record.policy.wanted(self.record.generation), ..self.record.policy },
             created_at: self.record.created_at,
@@ -270,6 +272,7 @@ impl Snapshot {
 }
 
 mod fleet;
+mod lagging;
 mod news;
 mod pages;
 #[cfg(test)]

@@ -11,16 +11,25 @@ use pgfleet_persistence::LeaderTerm;
 use pgfleet_runtime::exit::chain;
 
 use super::{Quarantine, ahead, end, suspend};
-use crate::agents::Agents;
-use crate::observe::{Call, Entry, Snapshot};
+use crate::agents::{Agents, is_silence};
+use crate::observe::{Call, Entry, Hints, Presence, Snapshot};
 
 /// What a pass needs; shared by all passes of one leadership.
-pub(super) struct Bench {
-    pub(super) term: Arc<LeaderTerm>,
-    pub(super) snapshot: Snapshot,
-    pub(super) agents: Agents,
-    pub(super) may_act: MayAct,
-    pub(super) quarantine: Quarantine,
+pub struct Bench {
+    /// The proof of leadership.
+    pub term: Arc<LeaderTerm>,
+    /// Both sides of every compute.
+    pub snapshot: Snapshot,
+    /// The way to the agents.
+    pub agents: Agents,
+    /// Whether the lease is proved.
+    pub may_act: MayAct,
+    /// Computes that panicked.
+    pub quarantine: Quarantine,
+    /// Who answers.
+    pub presence: Presence,
+    /// Whom the prober asks sooner.
+    pub hints: Hints,
 }
 
 /// Whether the lease is proved at this moment. The ledger refuses a stale push anyway; this spares it the sight of one.
@@ -41,6 +50,8 @@ pub(super) enum Next {
     Suspended,
     /// It failed: look again after a back-off.
     Failed,
+    /// Its agent did not answer: the prober asks it from now on, and wakes the engine with the first answer.
+    Silent,
     /// A defect of ours: the same, with the compute as the database has it.
     Panicked,
 }
@@ -70,6 +81,7 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
         Ok(probed) => {
+            bench.presence.answered(entry, &probed.observed);
             bench.snapshot.observed(id, Call::Probe, probed.observed);
             Next::Waiting
         }
@@ -97,6 +109,7 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     }
     match bench.agents.push(place, &record.agent_url, fence, &spec).await {
         Ok(observed) => {
+            bench.presence.answered(entry, &observed);
             bench.snapshot.observed(id, Call::Push, observed);
             tracing::info!(
                 compute_id = %id,
@@ -119,5 +132,21 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
     bench.snapshot.refused(id, call, &why, error.refusal().map(|body| body.code));
-    Next::Failed
+    match (call, is_silence(error)) {
+        // An agent may answer for its status and yet take too long for a spec: the prober finds out.
+        (Call::Push, Some(true)) if matches!(error, AgentError::Timeout { .. }) => {
+            bench.hints.hint(id.clone());
+            Next::Failed
+        }
+        (Call::Push | Call::Probe, Some(true)) => {
+            bench.presence.unanswered(entry);
+            bench.hints.unanswered(id.clone());
+            Next::Silent
+        }
+        (Call::Push | Call::Probe, Some(false)) => {
+            bench.presence.spoke(entry);
+            Next::Failed
+        }
+        (Call::Push | Call::Probe, None) => Next::Failed,
+    }
 }

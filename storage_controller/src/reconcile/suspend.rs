@@ -28,14 +28,17 @@ pub(super) async fn look(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let probed = match bench.agents.probe(&record.agent_url).await {
         Ok(probed) => probed,
         Err(error) => {
-            // Whoever cannot be reached is not suspended. The sweep goes on asking and wakes us when it is back.
-            bench.snapshot.failed(id, Call::Probe, &error.to_string());
-            return Next::Rest;
+            // Whoever cannot be reached is not suspended. The prober goes on asking and wakes us when it is back.
+            return match failed(bench, id, entry, Call::Probe, &error) {
+                Next::Silent => Next::Silent,
+                _ => Next::Rest,
+            };
         }
     };
     let intent = Intent { generation: record.generation, spec_hash: record.spec_hash.clone() };
     let rests = plan(&intent, Some(&probed.observed)) == Plan::Rest;
     let step = suspend::decide(timeout, probed.observed.state, probed.activity.as_ref());
+    bench.presence.answered(entry, &probed.observed);
     bench.snapshot.observed(id, Call::Probe, probed.observed);
     match step {
         _ if !rests => Next::Waiting,

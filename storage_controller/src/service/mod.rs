@@ -34,7 +34,7 @@ pub use watching::Watching;
 
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
-use crate::observe::{Hints, Snapshot};
+use crate::observe::{Hints, Presence, Snapshot};
 use crate::reconcile::{Outlook, Preview, Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
@@ -57,7 +57,9 @@ pub struct Leading {
     pub quarantine: Quarantine,
     /// What the engine is about to do.
     pub outlook: Outlook,
-    /// Has a compute's agent asked for its status soon.
+    /// Who answers.
+    pub presence: Presence,
+    /// Whom the prober asks sooner: what agents report goes here.
     pub hints: Hints,
 }
 
