@@ -136,7 +136,6 @@ async fn run(cluster: &Cluster, seed: u64) {
     let led = Snapshot::default();
     let map = led.clone();
     let hooks = WriterHooks {
-        in_write_tx: None,
         on_commit: Some(Arc::new(move |committed| {
             if let Some(record) = &committed.record {
                 map.committed(record.clone());
@@ -145,6 +144,7 @@ async fn run(cluster: &Cluster, seed: u64) {
                 map.deleted(id);
             }
         })),
+        ..WriterHooks::default()
     };
     let (writer, task) = Writer::channel(leader.clone(), Arc::new(term), hooks, 0);
     let writing = JoinSet::from_iter([task.run(CancellationToken::new())]);

@@ -47,7 +47,7 @@ use std::sync::Arc;
 pub use compat::Older;
 pub use config::{DatabaseConfig, application_name};
 pub use confirm::ConfirmSession;
-pub use database::Database;
+pub use database::{Database, PoolUse};
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed};
@@ -62,7 +62,9 @@ pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
 pub use retention::{Keep, Kept, Pruned};
 pub use term::LeaderTerm;
-pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
+pub use writer::{
+    Action, Asker, Batch, BatchHook, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask,
+};
 
 /// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 2;

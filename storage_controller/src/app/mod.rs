@@ -40,7 +40,7 @@ pub use program::run;
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
-use crate::leadership::{Handle, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
+use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
@@ -148,10 +148,22 @@ impl App {
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
+        let chair = leadership.clone();
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
+        let opening = Opening {
+            desk,
+            chair,
+            database: database.clone(),
+            verifier,
+            gate,
+            ends,
+            office,
+            memory: memory.clone(),
+            memory_door,
+            drain,
+        };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -227,7 +239,7 @@ impl App {
 }
 
 /// The chair hears how far the memory is, and what it found missing.
-fn heard_by(follower: Follower, chair: &Handle) -> Follower {
+fn heard_by(follower: Follower, chair: &Chair) -> Follower {
     let (losses, chair) = (chair.losses().clone(), chair.clone());
     follower
         .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
@@ -273,6 +285,8 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
 /// What the door is made of.
 struct Opening {
     desk: Desk,
+    chair: Chair,
+    database: Arc<Database>,
     verifier: Option<Verifier>,
     gate: Gate,
     ends: Ends,
@@ -293,9 +307,14 @@ impl Opening {
             request_timeout: None,
         };
         let (follower, measured) = (groups.follower.clone(), self.memory);
+        let (leadership, chair) = (groups.leadership.clone(), self.chair);
+        let (connections, database) = (groups.database.clone(), self.database);
+        groups.show_zeros();
         let page = groups.page(self.office, http, tasks);
         let scrape = Arc::new(move || {
             follower.measure(&measured);
+            leadership.measure(&chair);
+            connections.measure(&database);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
@@ -377,6 +396,12 @@ impl Default for Groups {
 }
 
 impl Groups {
+    fn show_zeros(&self) {
+        self.leadership.show_zeros();
+        self.database.show_zeros();
+        self.requests.show_zeros();
+    }
+
     fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
         let counts = move || {
             let leading = office.leading();

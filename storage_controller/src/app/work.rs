@@ -219,9 +219,11 @@ fn start_writer(
     latest: watch::Sender<i64>,
 ) -> (Writer, TaskGroup) {
     let change_seq = *latest.borrow();
+    let counted = from.database_metrics.clone();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
         on_commit: Some(remember(watched, latest, mandate.chair.clone())),
+        on_batch: Some(Arc::new(move |batch| counted.wrote(batch))),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");

@@ -96,6 +96,14 @@ impl Proof {
         self.0.store(until, Ordering::SeqCst);
     }
 
+    /// How long ago the renewal was sent that proves `valid` of time; zero if none does.
+    fn age_at(&self, now: Duration, valid: Duration) -> Duration {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Duration::ZERO,
+            until => (now + valid).saturating_sub(Duration::from_millis(until)),
+        }
+    }
+
     fn holds_at(&self, now: Duration) -> bool {
         now.as_millis() < u128::from(self.0.load(Ordering::SeqCst))
     }
@@ -111,6 +119,8 @@ pub struct Handle {
     address: Arc<str>,
     hold: Duration,
     renew: Duration,
+    /// How long a renewal proves the lease.
+    valid: Duration,
     standing: watch::Receiver<Standing>,
     requests: mpsc::Sender<Request>,
     confirmer: Confirmer,
@@ -134,6 +144,7 @@ impl Handle {
             address: Arc::from(machine.address.as_str()),
             hold: machine.hold,
             renew: machine.renew,
+            valid: machine.lease.saturating_sub(machine.margin),
             standing,
             requests,
             confirmer,
@@ -166,6 +177,12 @@ impl Handle {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing.borrow().clone()
+    }
+
+    /// Time since the renewal was sent that this member goes by; zero if it holds no term.
+    #[must_use]
+    pub fn lease_age(&self) -> Duration {
+        self.proof.age_at(now(), self.valid)
     }
 
     /// Whether it may act as the leader at this very moment: its role says so and its lease is proved. A process that was
@@ -321,7 +338,9 @@ mod tests {
         proof.set(Some(at(4000)));
         assert!(proof.holds_at(at(3999)));
         assert!(!proof.holds_at(at(4000)));
+        assert_eq!(proof.age_at(at(1500), at(3000)), at(500), "it was sent at 1000");
         proof.set(None);
         assert!(!proof.holds_at(at(3999)), "given up");
+        assert_eq!(proof.age_at(at(9000), at(3000)), Duration::ZERO);
     }
 }

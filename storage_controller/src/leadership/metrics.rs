@@ -10,6 +10,9 @@ use measured::{
 use pgfleet_api::Term;
 use pgfleet_api::controller::Role;
 use pgfleet_domain::leadership::Began;
+use pgfleet_runtime::metrics::show_zeros;
+
+use super::handle::Handle;
 
 /// The role as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
@@ -141,6 +144,8 @@ pub struct LeadershipMetrics {
     leadership_term: Gauge,
     /// Terms that this member took, by how they began.
     leadership_takeovers_total: CounterVec<HowSet>,
+    /// Time since the renewal was sent that this leader goes by; 0 on a member that holds no term.
+    leadership_lease_age_seconds: FloatGauge,
     /// Renewals of the lease that failed.
     leadership_renewal_failures_total: Counter,
     /// Times that this leader could not prove its lease and executed nothing until it could.
@@ -168,6 +173,16 @@ impl LeadershipMetrics {
         if let Some(term) = term {
             self.leadership_term.get_metric().set(term.get());
         }
+    }
+
+    /// Measures what changes by itself; called before a scrape.
+    pub fn measure(&self, chair: &Handle) {
+        self.leadership_lease_age_seconds.get_metric().set(chair.lease_age().as_secs_f64());
+    }
+
+    /// Shows the counters that alerts look at before anything is counted.
+    pub fn show_zeros(&self) {
+        show_zeros(&self.leadership_takeovers_total);
     }
 
     /// A term was won.

@@ -28,6 +28,7 @@ use pgfleet_api::{ComputeId, Generation, SpecHash, SpecText};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::Hook;
 use crate::database::Database;
@@ -249,6 +250,20 @@ pub enum WriteError {
 /// caller got `OutcomeUnknown` when it later turns out to be committed. It must be quick.
 pub type CommitHook = Arc<dyn Fn(&Committed) + Send + Sync>;
 
+/// One batch that was carried out, or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Changes in it.
+    pub changes: usize,
+    /// How long the oldest of them had waited for its turn.
+    pub waited: Duration,
+    /// How long it took, its retries included.
+    pub took: Duration,
+}
+
+/// Called after every batch, once its callers have their answers.
+pub type BatchHook = Arc<dyn Fn(Batch) + Send + Sync>;
+
 /// What the writer calls.
 #[derive(Clone, Default)]
 pub struct WriterHooks {
@@ -256,6 +271,8 @@ pub struct WriterHooks {
     pub in_write_tx: Option<Hook>,
     /// Where memory is kept in step.
     pub on_commit: Option<CommitHook>,
+    /// Where batches are counted.
+    pub on_batch: Option<BatchHook>,
 }
 
 impl std::fmt::Debug for WriterHooks {
@@ -263,6 +280,7 @@ impl std::fmt::Debug for WriterHooks {
         f.debug_struct("WriterHooks")
             .field("in_write_tx", &self.in_write_tx.is_some())
             .field("on_commit", &self.on_commit.is_some())
+            .field("on_batch", &self.on_batch.is_some())
             .finish()
     }
 }
@@ -321,8 +339,8 @@ impl Position {
 /// The handle of the writer; clone it freely.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    /// What goes together, so that it is taken together.
-    queue: mpsc::Sender<Vec<Item>>,
+    /// What goes together, so that it is taken together, and since when it waits.
+    queue: mpsc::Sender<(Instant, Vec<Item>)>,
     room: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
     position: Arc<Position>,
@@ -401,7 +419,7 @@ impl Writer {
             answered.push(answer);
         }
         // A permit is a place in the queue, so the only failure is a queue that was closed.
-        if !items.is_empty() && self.queue.try_send(items).is_err() {
+        if !items.is_empty() && self.queue.try_send((Instant::now(), items)).is_err() {
             return refused();
         }
         let mut answers = Vec::with_capacity(count);

@@ -123,7 +123,7 @@ async fn change_seq_grows_in_commit_order() {
         let heard = Arc::clone(&heard);
         Arc::new(move |committed: &Committed| heard.lock().unwrap().push(committed.clone()))
     };
-    let hooks = WriterHooks { in_write_tx: None, on_commit: Some(on_commit) };
+    let hooks = WriterHooks { on_commit: Some(on_commit), ..WriterHooks::default() };
     let leader = Leader::new(fleet.member().await, hooks).await;
     let mut callers = Vec::new();
     for caller in 0..20 {
