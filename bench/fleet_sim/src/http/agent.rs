@@ -32,6 +32,7 @@ use serde_json::Value;
 use super::answer::{in_the_agents_shape, no_postgres, refused, wrong_state};
 use crate::agent::{Agent, Ask, Content, Micros, Origin, Outcome, Progress, Refusal};
 use crate::fleet::Fleet;
+use crate::settings;
 
 const DEFAULT_TIMEOUT_S: u64 = 60;
 const MAX_TIMEOUT_S: u64 = 3600;
@@ -404,9 +405,10 @@ fn admit(
     })
 }
 
-/// Every rule that can refuse a spec and needs no server.
+/// Every rule of the content that can refuse a spec.
 fn rules(document: &Value) -> Result<Content, Refusal> {
     let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
+    settings::judge(&parsed.spec)?;
     Ok(Content {
         ignored: parsed.ignored_fields,
         disposable: parsed.storage == StorageKind::PageServer,

@@ -87,6 +87,8 @@ async fn who_flaps_comes_and_goes() {
         })
         .await;
     }
+    wait_until("it came", LIMIT, async || kept.ask(&sim.url(0), "GET", "/status", "").await.is_ok()).await;
+    wait_until("the connection is reset", LIMIT, async || sim.counters().await.connections.now == 0).await;
 }
 
 #[tokio::test]
