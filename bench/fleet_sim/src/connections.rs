@@ -79,7 +79,11 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = tasks.join_next() => {}
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("a connection ended with a defect: {error}");
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let Some(n) = whose(&stream, &fleet) else { continue };
@@ -127,7 +131,7 @@ async fn connection(stream: TcpStream, n: u32, router: Router, open: Counted, se
     let life = fleet.agent(n).map(|agent| agent.life());
     let service = service_fn(|request: Request<Incoming>| {
         seat.used();
-        answer(request, n, &router, fleet)
+        answer(request, n, &router, fleet, &seat)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT).max_buf_size(BUFFER_BYTES);
@@ -166,7 +170,13 @@ async fn next_turn(n: u32, fleet: &Fleet) {
 }
 
 /// An answer in the time and the manner of the script.
-async fn answer(mut request: Request<Incoming>, n: u32, router: &Router, fleet: &Fleet) -> Result<Response<Body>, Cut> {
+async fn answer(
+    mut request: Request<Incoming>,
+    n: u32,
+    router: &Router,
+    fleet: &Fleet,
+    seat: &Seat,
+) -> Result<Response<Body>, Cut> {
     present(n, fleet).await?;
     let (pause, cut) = fleet.next_answer(n);
     if !pause.is_zero() {
@@ -178,10 +188,15 @@ async fn answer(mut request: Request<Incoming>, n: u32, router: &Router, fleet: 
         return Err(Cut);
     }
     request.extensions_mut().insert(Caller(n));
-    match router.clone().oneshot(request.map(Body::new)).await {
-        Ok(response) => Ok(response),
+    let response = match router.clone().oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
         Err(never) => match never {},
+    };
+    if fleet.agent(n).is_none_or(|agent| agent.is_gone(fleet.now())) {
+        // These were the last words of its process.
+        seat.give_up();
     }
+    Ok(response)
 }
 
 /// Waits while the agent stands still.

@@ -322,10 +322,6 @@ async fn terminate(
     let ending = door.with(n, |agent, now| agent.terminate(how.mode, now, stop));
     until(&door, ending.at).await;
     door.with(n, |agent, now| agent.advance(now));
-    if how.mode == TerminateMode::Immediate {
-        // The process is gone with its connections.
-        door.fleet.look_again();
-    }
     let status = if ending.before { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(TerminateResponse { lsn: Some("0/1500000".to_owned()) })))
 }
