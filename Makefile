@@ -5,7 +5,7 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate failover
+.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate failover fleet-sim
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
@@ -26,6 +26,7 @@ help:
 	@echo '            bench/results/simulation.{json,md}; SECONDS=0 shows the one schedule of SEED'
 	@echo 'make failover KILLS=10   kill the primary of the controllers'"'"' database under load (Patroni, etcd), write'
 	@echo '            bench/results/failover.{json,md}; about 10 minutes'
+	@echo 'make fleet-sim AGENTS=20000   be that many agents, in a release build, until Ctrl-C; the log names their addresses'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -93,3 +94,8 @@ failover:
 	@scripts/ensure-patroni.sh
 	$(CARGO) build --locked $(BINARIES) -p pgfleet-failover
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/failover" --kills $(or $(KILLS),10)
+
+# In the release build: what it costs is taken from what is measured against it.
+fleet-sim:
+	$(CARGO) build --locked --release -p pgfleet-fleet-sim
+	@RUST_LOG=warn,pgfleet_fleet_sim=info "$(TARGET)/release/fleet_sim" --agents $(or $(AGENTS),20000)

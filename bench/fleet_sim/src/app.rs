@@ -43,7 +43,7 @@ const SPEC_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// 500}, "cut": 0.001, "away": "reset"}]}. Of the groups that have an agent the last one counts. Shares are of the agents (cut:
 /// of the requests), chosen by the seed. "away" is "reset" (as after the process died) or "silent" (as while it stands still).
 #[derive(Debug, Parser)]
-#[command(name = "fleet_sim", version, verbatim_doc_comment)]
+#[command(name = "fleet_sim", version)]
 pub struct Args {
     /// How many agents.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_AGENTS)))]

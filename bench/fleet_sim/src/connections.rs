@@ -79,7 +79,11 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = tasks.join_next() => {}
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("a connection ended with a defect: {error}");
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let Some(n) = whose(&stream, &fleet) else { continue };
@@ -93,7 +97,8 @@ pub async fn serve(
                         continue;
                     }
                     let seat = idle.seat(&fleet);
-                    tasks.spawn(connection(stream, n, router.clone(), Arc::clone(&fleet), seat));
+                    let open = Counted::new(&fleet);
+                    tasks.spawn(connection(stream, n, router.clone(), open, seat));
                 }
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
@@ -119,14 +124,14 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-async fn connection(stream: TcpStream, n: u32, router: Router, fleet: Arc<Fleet>, seat: Seat) {
-    let _open = Counted::new(&fleet);
+async fn connection(stream: TcpStream, n: u32, router: Router, open: Counted, seat: Seat) {
+    let fleet = open.fleet();
     // A latency of 40 ms on small answers otherwise; a failure changes nothing else.
     let _ = stream.set_nodelay(true);
     let life = fleet.agent(n).map(|agent| agent.life());
     let service = service_fn(|request: Request<Incoming>| {
         seat.used();
-        answer(request, n, &router, &fleet)
+        answer(request, n, &router, fleet, &seat)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(IDLE_LIMIT).max_buf_size(BUFFER_BYTES);
@@ -144,19 +149,34 @@ async fn connection(stream: TcpStream, n: u32, router: Router, fleet: Arc<Fleet>
                 }
             },
             () = seat.given_up() => std::pin::Pin::new(&mut serving).graceful_shutdown(),
-            changed = playing.changed() => {
-                let same_life = fleet.agent(n).map(|agent| agent.life()) == life;
-                if changed.is_err() || !same_life || fleet.away(n) == Some(Away::Reset) {
-                    break;
-                }
-            }
+            // A change that was announced, or one that the script has made by now.
+            _ = playing.changed() => {}
+            () = next_turn(n, fleet) => {}
+        }
+        let same_life = fleet.agent(n).map(|agent| agent.life()) == life;
+        if !same_life || fleet.away(n) == Some(Away::Reset) {
+            break;
         }
     }
     reset(&serving.into_parts().io.into_inner());
 }
 
+/// Returns when an agent goes or comes by itself; never, where it does not.
+async fn next_turn(n: u32, fleet: &Fleet) {
+    match fleet.next_turn(n) {
+        Some(after) => tokio::time::sleep(after).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An answer in the time and the manner of the script.
-async fn answer(mut request: Request<Incoming>, n: u32, router: &Router, fleet: &Fleet) -> Result<Response<Body>, Cut> {
+async fn answer(
+    mut request: Request<Incoming>,
+    n: u32,
+    router: &Router,
+    fleet: &Fleet,
+    seat: &Seat,
+) -> Result<Response<Body>, Cut> {
     present(n, fleet).await?;
     let (pause, cut) = fleet.next_answer(n);
     if !pause.is_zero() {
@@ -168,10 +188,15 @@ async fn answer(mut request: Request<Incoming>, n: u32, router: &Router, fleet: 
         return Err(Cut);
     }
     request.extensions_mut().insert(Caller(n));
-    match router.clone().oneshot(request.map(Body::new)).await {
-        Ok(response) => Ok(response),
+    let response = match router.clone().oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
         Err(never) => match never {},
+    };
+    if fleet.agent(n).is_none_or(|agent| agent.is_gone(fleet.now())) {
+        // These were the last words of its process.
+        seat.give_up();
     }
+    Ok(response)
 }
 
 /// Waits while the agent stands still.

@@ -123,6 +123,14 @@ impl Fleet {
         scripted.or_else(|| self.agent(n).is_none_or(|agent| agent.is_gone(now)).then_some(Away::Reset))
     }
 
+    /// After what time an agent goes or comes by itself; none where it does not.
+    #[must_use]
+    pub fn next_turn(&self, n: u32) -> Option<Duration> {
+        let now = self.now();
+        let playing = self.script.borrow();
+        playing.script.of(n).next_turn_us(now.saturating_sub(playing.since)).map(Duration::from_micros)
+    }
+
     /// Time before the next answer of an agent, and whether its connection is reset instead.
     pub fn next_answer(&self, n: u32) -> (Duration, bool) {
         let Some(k) = self.agent(n).map(|mut agent| {

@@ -52,6 +52,12 @@ impl Sim {
         self.agents
     }
 
+    /// Base URL of the control address.
+    #[must_use]
+    pub fn control(&self) -> &str {
+        &self.control
+    }
+
     /// Base URL of agent `n`.
     #[must_use]
     pub fn url(&self, n: u32) -> String {

@@ -10,9 +10,10 @@
 //! of the ledger, the rules of a spec, the state machine, the reading of bodies, the shape of errors. That the rest answers
 //! the same is held by `tests/conformance.rs`, against a real `compute_ctl`.
 //!
-//! What it does not have is a PostgreSQL. A spec takes the time that the script says and is then in effect, or fails; what
-//! only PostgreSQL knows (settings that do not exist, what `GET /dbs_and_roles` lists) is not judged here. A setting that
-//! waits for a restart, an activity and resources are never shown. The internal listener is not simulated.
+//! What it does not have is a PostgreSQL. A spec takes the time that the script says and is then in effect, or fails. The
+//! names and values of settings are judged by a table of PostgreSQL 15; what needs the server itself (`GET /dbs_and_roles`
+//! and the like) is answered as by an agent whose PostgreSQL cannot be asked. A setting that waits for a restart, an activity
+//! and resources are never shown. The internal listener is not simulated.
 
 pub mod address;
 pub mod agent;
@@ -23,3 +24,4 @@ pub mod fleet;
 pub mod handle;
 pub mod http;
 pub mod script;
+pub mod settings;

@@ -100,6 +100,9 @@ pub enum Away {
     Silent,
 }
 
+/// Longer is a script of its own.
+const LONGEST_FLAP_MS: u64 = 3_600_000;
+
 /// Why a script cannot be used; one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {msg}")]
@@ -157,8 +160,9 @@ impl Group {
                 return Err((field, "a share is 0 to 1"));
             }
         }
-        if self.flapping.is_some_and(|flapping| flapping.up_ms == 0 || flapping.down_ms == 0) {
-            return Err(("flapping", "`up_ms` and `down_ms` are at least 1"));
+        let sane = |ms: u64| (1..=LONGEST_FLAP_MS).contains(&ms);
+        if self.flapping.is_some_and(|flapping| !sane(flapping.up_ms) || !sane(flapping.down_ms)) {
+            return Err(("flapping", "`up_ms` and `down_ms` are 1 to 3600000"));
         }
         let extra = self.slow.map_or(Latency::FixedMs(0.0), |slow| slow.extra);
         for (field, latency) in [("answer", self.answer), ("apply", self.apply), ("slow.extra", extra)] {
@@ -242,14 +246,25 @@ impl Role<'_> {
     #[must_use]
     pub fn away(&self, now_us: u64) -> Option<Away> {
         let group = self.group?;
-        group.away.or_else(|| self.is_down(group, now_us).then_some(Away::Reset))
+        group.away.or_else(|| self.is_down(now_us).then_some(Away::Reset))
     }
 
-    fn is_down(&self, group: &Group, now_us: u64) -> bool {
-        let Some(flapping) = group.flapping.filter(|it| self.is_one_of(it.share, Draw::Flapping)) else { return false };
-        let (up, down) = (flapping.up_ms * 1000, flapping.down_ms * 1000);
-        let phase = self.bits(Draw::Phase, 0) % (up + down);
-        (now_us + phase) % (up + down) >= up
+    /// How long until it goes or comes by itself, `now_us` after the script began; none where it does not.
+    #[must_use]
+    pub fn next_turn_us(&self, now_us: u64) -> Option<u64> {
+        let (at, up, period) = self.turn(now_us)?;
+        Some(if at < up { up - at } else { period - at })
+    }
+
+    fn is_down(&self, now_us: u64) -> bool {
+        self.turn(now_us).is_some_and(|(at, up, _)| at >= up)
+    }
+
+    /// Where in its coming and going it is, how long of it it is there, and how long all of it takes.
+    fn turn(&self, now_us: u64) -> Option<(u64, u64, u64)> {
+        let flapping = self.group?.flapping.filter(|it| self.is_one_of(it.share, Draw::Flapping))?;
+        let (up, period) = (flapping.up_ms * 1000, (flapping.up_ms + flapping.down_ms) * 1000);
+        Some(((now_us + self.bits(Draw::Phase, 0) % period) % period, up, period))
     }
 
     fn extra_us(&self, k: u64) -> u64 {
@@ -329,6 +344,8 @@ mod tests {
         let script = script(r#"{"groups": [{"flapping": {"share": 1.0, "up_ms": 300, "down_ms": 100}}]}"#);
         let down = (0..4000u64).filter(|ms| script.of(5).away(ms * 1000).is_some()).count();
         assert_eq!(down, 1000);
+        let turn = script.of(5).next_turn_us(0).unwrap();
+        assert_ne!(script.of(5).away(turn - 1), script.of(5).away(turn));
         let at_once = (0..4000).filter(|n| script.of(*n).away(0).is_some()).count();
         assert!((900..1100).contains(&at_once), "they flap in step: {at_once}");
     }

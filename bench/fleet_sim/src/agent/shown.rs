@@ -8,6 +8,8 @@ use pgfleet_api::{BootId, ComputeId, Fence};
 use pgfleet_domain::fence::{self, LedgerRecord, Verdict};
 use pgfleet_domain::lifecycle::{Event, transition};
 
+use crate::settings::PORT;
+
 use super::{Agent, Ask, Content, Failure, Micros, Refusal};
 
 /// What a status needs that the agent does not keep: who it is, and when the process started.
@@ -25,8 +27,6 @@ pub struct Face {
 
 /// The version that simulated servers claim.
 const VERSION: &str = "15.0 (simulated)";
-/// The port that they claim.
-const PORT: u16 = 5432;
 
 impl Agent {
     /// `GET /status`.

@@ -126,6 +126,11 @@ impl Counted {
         counts.most.fetch_max(now, Ordering::Relaxed);
         Self(Arc::clone(fleet))
     }
+
+    /// Whose connection it is.
+    pub(super) fn fleet(&self) -> &Fleet {
+        &self.0
+    }
 }
 
 impl Drop for Counted {

@@ -32,6 +32,11 @@ impl Seat {
         self.0.used.store(true, Ordering::Relaxed);
     }
 
+    /// Has the connection end after the request under way.
+    pub(super) fn give_up(&self) {
+        self.0.give_up.notify_one();
+    }
+
     /// Returns when the connection should end after the request under way.
     pub(super) async fn given_up(&self) {
         self.0.give_up.notified().await;

@@ -32,6 +32,7 @@ use serde_json::Value;
 use super::answer::{in_the_agents_shape, no_postgres, refused, wrong_state};
 use crate::agent::{Agent, Ask, Content, Micros, Origin, Outcome, Progress, Refusal};
 use crate::fleet::Fleet;
+use crate::settings;
 
 const DEFAULT_TIMEOUT_S: u64 = 60;
 const MAX_TIMEOUT_S: u64 = 3600;
@@ -321,10 +322,6 @@ async fn terminate(
     let ending = door.with(n, |agent, now| agent.terminate(how.mode, now, stop));
     until(&door, ending.at).await;
     door.with(n, |agent, now| agent.advance(now));
-    if how.mode == TerminateMode::Immediate {
-        // The process is gone with its connections.
-        door.fleet.look_again();
-    }
     let status = if ending.before { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(TerminateResponse { lsn: Some("0/1500000".to_owned()) })))
 }
@@ -404,9 +401,10 @@ fn admit(
     })
 }
 
-/// Every rule that can refuse a spec and needs no server.
+/// Every rule of the content that can refuse a spec.
 fn rules(document: &Value) -> Result<Content, Refusal> {
     let parsed = spec::parse(document).map_err(|error| Refusal::Content { path: error.path, msg: error.msg })?;
+    settings::judge(&parsed.spec)?;
     Ok(Content {
         ignored: parsed.ignored_fields,
         disposable: parsed.storage == StorageKind::PageServer,

@@ -5,15 +5,20 @@ use serde_json::{Value, json};
 
 use crate::row::{Row, fence, push, spec};
 
+/// What PostgreSQL says of a value.
+const VALUES: &[&str] = &["/msg", "/error"];
+const PLANNED: &[&str] = &["/settings", "/refusal/msg"];
+
 pub fn rows() -> Vec<Row> {
     let own = "sim-2".parse().unwrap();
     let mut rows = vec![push("a good one", &fence(&own, 1, 1, 'a'), &spec("content"))];
     for (generation, (name, bad)) in (2..).zip(bad_specs()) {
         let fence = fence(&own, 1, generation, 'a');
-        rows.push(push(format!("a spec with {name}"), &fence, &bad));
+        // PostgreSQL's own words tell more than ours.
+        rows.push(push(format!("a spec with {name}"), &fence, &bad).differs(VALUES));
         rows.push(push(format!("again a spec with {name}"), &fence, &bad));
         let plan = json!({"spec": bad});
-        rows.push(Row::new(format!("a plan with {name}"), "POST", "/plan").json(&plan).differs(&["/settings"]));
+        rows.push(Row::new(format!("a plan with {name}"), "POST", "/plan").json(&plan).differs(PLANNED));
     }
     let good = serde_json::to_value(fence(&own, 2, 1000, 'a')).unwrap();
     for (name, broken) in broken_fences(&good) {
@@ -117,6 +122,19 @@ fn bad_specs() -> Vec<(&'static str, Value)> {
             "a setting without a value",
             with("/cluster/settings", json!([{"name": "a.b", "value": null, "vartype": "string"}])),
         ),
+        ("a setting that is the agent's own", setting("data_directory", "/")),
+        ("another port", setting("port", "1")),
+        ("an include", with("/cluster/postgresql_conf", json!("include 'x'"))),
+        ("a line that is none", with("/cluster/postgresql_conf", json!("work_mem = 1 2"))),
+        ("a setting that PostgreSQL has not", setting("wrok_mem", "4MB")),
+        ("a setting that cannot be set", setting("block_size", "8192")),
+        ("a setting that PostgreSQL has not, in a text", with("/cluster/postgresql_conf", json!("wrok_mem = 1"))),
+        ("a number that is none", setting("work_mem", "much")),
+        ("a number below its range", setting("max_connections", "0")),
+        ("a number above its range", setting("max_connections", "100000000")),
+        ("a unit that there is not", setting("work_mem", "4 lightyears")),
+        ("a switch that is none", setting("autovacuum", "maybe")),
+        ("a word that is none", setting("wal_level", "much")),
         ("a mode that there is not", with("/mode", json!("Secondary"))),
         ("a static mode", with("/mode", json!({"Static": "0/1"}))),
         ("the mode of a replica", with("/mode", json!("Replica"))),

@@ -19,6 +19,8 @@ mod routes;
 mod row;
 mod stories;
 
+use std::time::Instant;
+
 use pgfleet_fleet_sim::handle::Sim;
 use pgfleet_fleet_sim::script::Script;
 use pgfleet_harness::fleet::Fleet;
@@ -37,6 +39,7 @@ async fn a_simulated_agent_answers_as_a_real_one() {
     let mut told = Vec::new();
     let mut rows = 0;
     for (n, play) in [(0, "routes"), (1, "ledger"), (2, "content"), (3, "first"), (4, "unfenced"), (5, "failure")] {
+        let begun = Instant::now();
         let mut pair = Pair::start(&fleet, &sim, n).await;
         match play {
             "routes" => pair.play(routes::rows()).await,
@@ -46,7 +49,7 @@ async fn a_simulated_agent_answers_as_a_real_one() {
             "unfenced" => stories::unfenced(&mut pair).await,
             _ => stories::failure(&mut pair, &fleet, &sim).await,
         }
-        println!("{play}: {} rows", pair.rows);
+        println!("{play}: {} rows in {:.1} s", pair.rows, begun.elapsed().as_secs_f64());
         rows += pair.rows;
         told.append(&mut pair.told);
     }

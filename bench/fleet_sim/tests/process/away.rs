@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgfleet_api::agent::AgentStatus;
 use pgfleet_fleet_sim::script::{Away, Flapping, Group, Latency, Script};
+use pgfleet_harness::http::Call;
 use pgfleet_harness::wait::wait_until;
 
 use crate::Dir;
@@ -51,6 +52,11 @@ async fn who_stands_still_answers_when_he_goes_on() {
     let mut asked = std::pin::pin!(asked);
     let early = tokio::time::timeout(Duration::from_millis(300), asked.as_mut()).await;
     assert!(early.is_err(), "it answered while it stood still");
+    let mut given_up = Kept::new(1);
+    let other = sim.url(0);
+    let impatient = tokio::time::timeout(Duration::from_millis(50), given_up.ask(&other, "GET", "/status", ""));
+    assert!(impatient.await.is_err());
+    wait_until("one that is not waited for is let go", LIMIT, async || sim.counters().await.connections.now == 1).await;
     sim.script(&Script::default()).await;
     let answer = tokio::time::timeout(LIMIT, asked).await.unwrap().unwrap();
     assert_eq!(answer.status, 200);
@@ -87,6 +93,8 @@ async fn who_flaps_comes_and_goes() {
         })
         .await;
     }
+    wait_until("it came", LIMIT, async || kept.ask(&sim.url(0), "GET", "/status", "").await.is_ok()).await;
+    wait_until("the connection is reset", LIMIT, async || sim.counters().await.connections.now == 0).await;
 }
 
 #[tokio::test]
@@ -107,4 +115,25 @@ async fn counting_begins_anew_and_agents_forget() {
     wait_until("their connections are reset", LIMIT, async || sim.counters().await.connections.now == 0).await;
     // An older generation is the first one to who has forgotten.
     assert_eq!(kept.ask(&sim.url(2), "POST", "/configure", &push(2, 1)).await.unwrap().status, 202);
+}
+
+#[tokio::test]
+async fn a_script_that_makes_no_sense_is_refused_and_the_old_one_goes_on() {
+    let dir = Dir::new();
+    let playing = script(Group { failing: 0.5, ..Group::default() });
+    let sim = dir.sim(1, &playing, &[]).await;
+    for (body, status, path) in [
+        (r#"{"groups": [{"failing": 2}]}"#, 422, "groups[0].failing"),
+        (r#"{"groups": [{"typo": 2}]}"#, 422, "groups[0].typo"),
+        (r#"{"groups": [{"away": "dead"}]}"#, 422, "groups[0].away"),
+        ("{", 400, ""),
+    ] {
+        let answer = Call::new("PUT", format!("{}/sim/script", sim.control())).body(body).send().await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
+        assert_eq!(answer.error().path.unwrap_or_default(), path, "{}", answer.body);
+    }
+    let still: Script = Call::new("GET", format!("{}/sim/script", sim.control())).send().await.json();
+    assert_eq!(still, playing);
+    let answer = Call::new("GET", format!("{}/sim/counters?from=x", sim.control())).send().await;
+    assert_eq!(answer.status, 400, "{}", answer.body);
 }

@@ -4,6 +4,7 @@
 
 mod away;
 mod bare;
+mod controller;
 mod scale;
 mod usage;
 
