@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::token::{Grant, Source, TokenError};
 
+/// What our clients call themselves.
+pub(crate) const USER_AGENT: &str = concat!("pgfleet/", env!("CARGO_PKG_VERSION"));
+
 /// The HTTP client could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client")]
@@ -117,7 +120,7 @@ impl Wire {
                 .connect_timeout(self.connect_timeout)
                 .pool_max_idle_per_host(self.idle_per_host)
                 .pool_idle_timeout(idle)
-                .user_agent(concat!("pgfleet/", env!("CARGO_PKG_VERSION")))
+                .user_agent(USER_AGENT)
         };
         // A machine without any CA certificates can still speak plain HTTP; TLS then fails at its first use.
         build().build().or_else(|_| build().tls_certs_only(std::iter::empty()).build()).map_err(SetUpError)
