@@ -6,17 +6,25 @@
 
 use std::time::Duration;
 
-use crate::token::{Grant, Source, TokenError};
-use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_json};
+use bytes::Bytes;
+use http_body_util::Full;
 use pgfleet_api::agent::{AgentErrorBody, AgentStatus, TerminateMode, TerminateRequest, TerminateResponse};
 use pgfleet_api::plan::PlanResponse;
 use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark, SpecText};
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
+
+use crate::connections::{ConnectionStats, Connections};
+use crate::token::{Grant, Source, TokenError};
+use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_body};
 
 /// A status document is some kilobytes; this bounds what a stranger at an agent's address can make us hold.
 const ANSWER_LIMIT: usize = 4 << 20;
+/// Open connections of a client that was given no other number.
+const ROOM: usize = 256;
+/// A connection with TLS is kept for a push and the looks after it: how many there are is bounded per agent only.
+const TLS_IDLE: Duration = Duration::from_secs(5);
 
 /// Deadlines of an [`AgentClient`].
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +135,9 @@ impl AgentError {
 /// Client of every agent of a fleet. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
+    /// For agents behind TLS, which are few so far.
     http: reqwest::Client,
+    plain: Connections,
     tokens: Source,
     grant: Grant,
     timeouts: AgentTimeouts,
@@ -147,9 +157,22 @@ impl AgentClient {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn with_grant(tokens: Source, grant: Grant, timeouts: AgentTimeouts) -> Result<Self, SetUpError> {
-        // One idle connection per agent: a fleet of thousands stays below the limit of open files.
-        let http = Wire { connect_timeout: timeouts.connect, idle_per_host: 1 }.client()?;
-        Ok(Self { http, tokens, grant, timeouts })
+        let http = Wire { connect_timeout: timeouts.connect, idle_per_host: 1 }.client_that_idles(TLS_IDLE)?;
+        let plain = Connections::new(ROOM, timeouts.connect);
+        Ok(Self { http, plain, tokens, grant, timeouts })
+    }
+
+    /// The same, with at most so many connections open at once.
+    #[must_use]
+    pub fn with_room(mut self, connections: usize) -> Self {
+        self.plain = Connections::new(connections, self.timeouts.connect);
+        self
+    }
+
+    /// What its connections are now.
+    #[must_use]
+    pub fn connections(&self) -> ConnectionStats {
+        self.plain.stats()
     }
 
     /// What the agent says about itself.
@@ -218,11 +241,36 @@ impl AgentClient {
     ) -> Result<T, AgentError> {
         let request = authorize(request.timeout(timeout), &self.tokens, &self.grant)
             .map_err(|source| AgentError::Token { url: url.to_owned(), source })?;
-        match request.send().await {
-            Ok(response) => decode(url, response).await,
-            Err(error) => Err(failed(url, None, Failure::from(&error))),
-        }
+        let request = request.build().map_err(|error| failed(url, None, Failure::from(&error)))?;
+        let answer = match plain(&request) {
+            Some(request) => tokio::time::timeout(timeout, self.plain.exchange(request, ANSWER_LIMIT))
+                .await
+                .unwrap_or(Err(Failure::Timeout)),
+            None => self.by_tls(request).await,
+        };
+        let (status, body) = answer.map_err(|failure| failed(url, None, failure))?;
+        decode(url, status, &body)
     }
+
+    async fn by_tls(&self, request: reqwest::Request) -> Result<(u16, Vec<u8>), Failure> {
+        let response = self.http.execute(request).await.map_err(|error| Failure::from(&error))?;
+        let status = response.status().as_u16();
+        Ok((status, read_body(response, ANSWER_LIMIT).await?))
+    }
+}
+
+/// The same request for our own connections; `None` if it needs TLS.
+fn plain(request: &reqwest::Request) -> Option<http::Request<Full<Bytes>>> {
+    if request.url().scheme() != "http" {
+        return None;
+    }
+    let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+    let mut plain = http::Request::new(Full::new(Bytes::copy_from_slice(body)));
+    *plain.method_mut() = request.method().clone();
+    *plain.uri_mut() = request.url().as_str().parse().ok()?;
+    *plain.headers_mut() = request.headers().clone();
+    plain.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::transport::USER_AGENT));
+    Some(plain)
 }
 
 /// The body of a [`pgfleet_api::agent::ConfigureRequest`], with the spec's own text in it: nobody makes it again.
@@ -240,12 +288,11 @@ fn with_spec(request: RequestBuilder, spec: &SpecText, fence: Option<&Fence>) ->
     request.header(CONTENT_TYPE, "application/json").body(body)
 }
 
-async fn decode<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, AgentError> {
-    let status = response.status().as_u16();
-    if response.status().is_success() {
-        return read_json(response, ANSWER_LIMIT).await.map_err(|failure| failed(url, Some(status), failure));
+fn decode<T: DeserializeOwned>(url: &str, status: u16, body: &[u8]) -> Result<T, AgentError> {
+    if (200..300).contains(&status) {
+        return serde_json::from_slice(body).map_err(|_| failed(url, Some(status), Failure::Garbled));
     }
-    let body = read_json::<AgentErrorBody>(response, ANSWER_LIMIT).await;
+    let body = serde_json::from_slice::<AgentErrorBody>(body).map_err(|_| Failure::Garbled);
     let url = url.to_owned();
     match (status, body) {
         (401 | 403, body) => {
