@@ -19,6 +19,19 @@ fn cpu_of(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_S)
 }
 
+/// Processor time that the children of a process have used, in seconds. One that ends takes its part away.
+pub fn cpu_of_children_s(parent: i32) -> f64 {
+    let entries = fs::read_dir("/proc").unwrap_or_else(|error| panic!("/proc: {error}"));
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // A process that has ended meanwhile has no line any more.
+    let stats = pids.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    stats.filter(|stat| parent_of(stat) == Some(parent)).filter_map(|stat| cpu_of(&stat)).sum()
+}
+
+fn parent_of(stat: &str) -> Option<i32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Resident memory of a process, in bytes.
 pub fn rss(pid: i32) -> f64 {
     status(pid, "VmRSS:")
@@ -61,7 +74,7 @@ mod tests {
     #[test]
     fn processor_time_is_read_behind_any_name() {
         let stat = "7 (a) b ) S 1 7 7 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 3 0 100 1 2";
-        assert_eq!(cpu_of(stat), Some(2.0));
+        assert_eq!((cpu_of(stat), parent_of(stat)), (Some(2.0), Some(1)));
         assert!(cpu_s(std::process::id().cast_signed()) >= 0.0 && rss(std::process::id().cast_signed()) > 1e5);
     }
 }

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use super::blast::{Blast, Blasted, Compose, Note, blast, head};
 use super::ground::{Ground, Probes, marked_orders, planted};
+use super::machine::{cpu_of_children_s, cpu_s};
 use super::plan::Plan;
 use super::report::Measured;
 use crate::stats::{Spread, rounded};
@@ -115,7 +116,11 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     for clients in CLIENTS {
         let (note, acknowledged) = taking_down();
         let compose = course.puts(&ground.token());
-        loads.push((clients, course.blast(ground.address(), clients, compose, note).await, acknowledged));
+        let before = Spent::of(&ground);
+        let blasted = course.blast(ground.address(), clients, compose, note).await;
+        let count = acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let spent = Spent::of(&ground).since(before, count);
+        loads.push(Load { clients, blasted, acknowledged, spent });
     }
     let figures = figures(&mut ground, loads).await;
     let mut floors = Map::new();
@@ -125,6 +130,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
         floors.insert(format!("{name}_per_s"), json!(rates.last().map(|(_, rate)| rate)));
         rates.iter().for_each(|(clients, rate)| drop(floors.insert(format!("{name}_{clients}_per_s"), json!(rate))));
     }
+    pgbench.iter().for_each(|(clients, rate)| drop(floors.insert(format!("pgbench_{clients}_per_s"), json!(rate))));
     let best = pgbench.iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
     floors.insert("pgbench_best_per_s".to_owned(), json!(best.map(|(_, rate)| rate)));
     floors.insert("pgbench_best_clients".to_owned(), json!(best.map(|(clients, _)| clients)));
@@ -140,6 +146,35 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
         "lost: acknowledged generations that the journal lacks after a crash of the database at the end".to_owned(),
     ];
     Some(Measured { figures, floors: Value::Object(floors), notes })
+}
+
+/// Processor time of the leader and of its database.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    leader_s: f64,
+    database_s: f64,
+}
+
+impl Spent {
+    fn of(ground: &Ground) -> Self {
+        let server = ground.fleet.cluster().server_pid().unwrap_or_else(|| panic!("there is no database"));
+        Self { leader_s: cpu_s(ground.leader().process.pid()), database_s: cpu_of_children_s(server) }
+    }
+
+    /// What each of so many requests cost, in microseconds.
+    fn since(self, before: Self, count: usize) -> Value {
+        let each = |now: f64, before: f64| rounded((now - before) * 1e6 / count.max(1) as f64);
+        json!({"leader": each(self.leader_s, before.leader_s), "database": each(self.database_s, before.database_s)})
+    }
+}
+
+/// What one number of clients gave.
+struct Load {
+    clients: usize,
+    blasted: Blasted,
+    acknowledged: Acknowledged,
+    /// Of the processor, for each spec.
+    spent: Value,
 }
 
 /// Requests per second by clients.
@@ -168,17 +203,19 @@ fn generation(body: &[u8]) -> Option<i64> {
 }
 
 /// The figures of the loads, with what was lost of them.
-async fn figures(ground: &mut Ground, loads: Vec<(usize, Blasted, Acknowledged)>) -> Value {
+async fn figures(ground: &mut Ground, loads: Vec<Load>) -> Value {
     ground.rest().await;
     let crash = ground.fleet.cluster().restart(StopMode::Immediate).await;
     crash.unwrap_or_else(|error| panic!("the database does not come back: {error}"));
     let kept = journalled(ground).await;
     let mut figures = Map::new();
-    for (clients, Blasted { per_s, latencies_ms }, acknowledged) in loads {
+    for Load { clients, blasted, acknowledged, spent } in loads {
+        let Blasted { per_s, latencies_ms } = blasted;
         let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
         let lost = acknowledged.into_iter().filter(|one| !kept.contains(one)).count();
         let p99_ms = Spread::of(latencies_ms).map(|spread| spread.p99);
-        let figure = json!({"accepted_per_s": rounded(per_s), "p99_ms": p99_ms, "lost": lost});
+        let figure =
+            json!({"accepted_per_s": rounded(per_s), "p99_ms": p99_ms, "lost": lost, "cpu_us_per_spec": spent});
         figures.insert(format!("clients_{clients}"), figure);
     }
     Value::Object(figures)
