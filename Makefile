@@ -39,7 +39,7 @@ demo:
 test:
 	@scripts/ensure-postgresql.sh
 	@# The system tests start these programs; built here, their compilation is seen and not a test's.
-	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release -p pgfleet-fleet-sim
 	$(CARGO) test --locked --workspace
 
 lint:

@@ -29,6 +29,7 @@ fn crates_depend_only_as_drawn() {
         ("libs/history", &["api", "domain"]),
         ("pgfleet", &["clients", "api", "domain", "history"]),
         ("bench", &["clients", "api", "domain", "harness"]),
+        ("bench/fleet_sim", &["api", "domain", "harness", "runtime"]),
         ("tests/next_release", &["persistence"]),
         ("tests/failover", &["clients", "api", "domain", "harness", "bench"]),
     ]
