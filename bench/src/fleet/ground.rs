@@ -11,11 +11,13 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{BootId, Generation, Term};
+use pgfleet_domain::spec::spec_hash;
 use pgfleet_harness::controller::Controller;
 use pgfleet_harness::fleet::Fleet;
-use pgfleet_harness::postgres::Options;
+use pgfleet_harness::postgres::{Options, bin_dir};
 use pgfleet_harness::specs::orders;
 use serde_json::Value;
+use tokio_postgres::types::ToSql;
 
 use crate::bed::on_a_disk;
 
@@ -27,6 +29,9 @@ pub const NEVER: &str = "1000000h";
 
 /// Sessions of the database: one for each client of the floors, and the members'.
 const SESSIONS: &str = "400";
+
+/// Where nobody listens.
+pub const NOBODY: &str = "http://127.0.0.1:9";
 
 const COMPUTES: &str = "
     INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, updated_at)
@@ -40,6 +45,16 @@ const OBSERVED: &str = "
                                                    'boot_id', gen_random_uuid()), $3::bigint + n, now()
     FROM (SELECT n, 'c' || lpad(n::text, 6, '0') AS id FROM generate_series(1, $3::bigint) AS n) AS t";
 
+const BEHIND: &str = "
+    INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, updated_at)
+    SELECT id, url, '{\"tier\": \"bench\"}', 1, spec::jsonb, hash, n, now(), now()
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS t (id, url, spec, hash, n)";
+
+const NEVER_APPLIED: &str = "
+    INSERT INTO observed (compute_id, state, observed, change_seq, updated_at)
+    SELECT id, $1, $2::jsonb, array_length($3::text[], 1) + n, now()
+    FROM unnest($3::text[]) WITH ORDINALITY AS t (id, n)";
+
 /// A database, and a leader while there is one.
 pub struct Ground {
     /// Processes, keys and database.
@@ -51,7 +66,27 @@ pub struct Ground {
 impl Ground {
     /// A database with the schema and no compute; nobody leads. None, with a line that says so, where there is no PostgreSQL.
     pub async fn make(name: &str) -> Option<Self> {
+        Self::with(name, Options::durable()).await
+    }
+
+    /// The same, whose server counts statements where the extension for it is installed.
+    pub async fn counting_statements(name: &str) -> Option<Self> {
         let mut options = Options::durable();
+        let library = "pg_stat_statements";
+        let installed = bin_dir()?.join(format!("../lib/{library}.so")).is_file();
+        if installed {
+            options.settings.push(("shared_preload_libraries".to_owned(), library.to_owned()));
+        }
+        let ground = Self::with(name, options).await?;
+        if installed {
+            let made = ground.fleet.database().await.batch_execute("CREATE EXTENSION pg_stat_statements").await;
+            // Its control file is in another package on some systems; then transactions are counted.
+            drop(made);
+        }
+        Some(ground)
+    }
+
+    async fn with(name: &str, mut options: Options) -> Option<Self> {
         options.settings.push(("max_connections".to_owned(), SESSIONS.to_owned()));
         let fleet = Fleet::with_server(name, options).await?;
         on_a_disk(&fleet);
@@ -114,20 +149,55 @@ impl Ground {
     /// Puts so many converged computes in, all with this agent. Nobody must lead.
     pub async fn plant(&self, computes: usize, agent_url: &str) {
         let count = i64::try_from(computes).unwrap_or(i64::MAX);
+        let (seen, spec) = (seen(Some(Generation(1))), marked_orders("mark"));
+        let state = ComputeState::Running.as_str();
+        self.put(count, &[(COMPUTES, &[&agent_url, &spec, &count]), (OBSERVED, &[&state, &seen, &count])]).await;
+    }
+
+    /// Puts computes in that never had their spec applied. Nobody must lead.
+    pub async fn plant_behind(&self, computes: Vec<Behind>) {
+        let column = |of: fn(&Behind) -> &String| computes.iter().map(of).collect::<Vec<_>>();
+        let (ids, urls) = (column(|one| &one.id), column(|one| &one.url));
+        let (specs, hashes) = (column(|one| &one.spec), column(|one| &one.hash));
+        let count = i64::try_from(computes.len()).unwrap_or(i64::MAX);
+        let (state, seen) = (ComputeState::Empty.as_str(), seen(None));
+        let rows: Rows<'_> = (BEHIND, &[&ids, &urls, &specs, &hashes]);
+        self.put(count, &[rows, (NEVER_APPLIED, &[&state, &seen, &ids])]).await;
+    }
+
+    /// Runs these for so many computes and writes everything out.
+    async fn put(&self, count: i64, rows: &[Rows<'_>]) {
         let mut database = self.fleet.database().await;
         let transaction = database.transaction().await.unwrap_or_else(|error| stop("planting does not begin", error));
-        let seen = serde_json::to_value(running()).unwrap_or_else(|error| stop("an observation is no JSON", error));
-        let (spec, state) = (marked_orders("mark"), ComputeState::Running.as_str());
-        let put = transaction.execute(COMPUTES, &[&agent_url, &spec, &count]).await;
-        put.unwrap_or_else(|error| stop("computes", error));
-        let put = transaction.execute(OBSERVED, &[&state, &seen, &count]).await;
-        put.unwrap_or_else(|error| stop("observed", error));
+        for (sql, parameters) in rows {
+            let put = transaction.execute(*sql, parameters).await;
+            put.unwrap_or_else(|error| stop(sql, format!("{error:?}")));
+        }
         let put = transaction.execute("UPDATE change_cursor SET last_change = $1", &[&(2 * count)]).await;
         put.unwrap_or_else(|error| stop("change_cursor", error));
         transaction.commit().await.unwrap_or_else(|error| stop("planting does not end", error));
         for statement in ["VACUUM ANALYZE", "CHECKPOINT"] {
             database.batch_execute(statement).await.unwrap_or_else(|error| stop(statement, error));
         }
+    }
+}
+
+/// A statement with its parameters.
+type Rows<'a> = (&'a str, &'a [&'a (dyn ToSql + Sync)]);
+
+/// A compute whose spec is not in effect.
+pub struct Behind {
+    id: String,
+    url: String,
+    spec: String,
+    hash: String,
+}
+
+impl Behind {
+    /// With this agent and this spec.
+    #[must_use]
+    pub fn new(id: String, url: String, spec: &Value) -> Self {
+        Self { id, url, spec: spec.to_string(), hash: spec_hash(spec).to_string() }
     }
 }
 
@@ -157,14 +227,15 @@ pub fn marked_orders(mark: &str) -> Value {
     spec
 }
 
-fn running() -> Observed {
-    Observed {
-        state: ComputeState::Running,
+/// What was observed of an agent that has this generation in effect, or none.
+fn seen(applied: Option<Generation>) -> Value {
+    let observed = Observed {
+        state: if applied.is_some() { ComputeState::Running } else { ComputeState::Empty },
         boot_id: BootId::generate(),
         status_seq: 1,
-        term: Some(Term(1)),
-        generation: Some(Generation(1)),
-        applied_generation: Some(Generation(1)),
+        term: applied.map(|_| Term(1)),
+        generation: applied,
+        applied_generation: applied,
         rejected_generation: None,
         spec_hash: None,
         pending_restart: Vec::new(),
@@ -173,7 +244,8 @@ fn running() -> Observed {
         error_detail: None,
         failures: Vec::new(),
         postgres: None,
-    }
+    };
+    serde_json::to_value(observed).unwrap_or_else(|error| stop("an observation is no JSON", error))
 }
 
 fn stop(what: &str, error: impl Display) -> ! {

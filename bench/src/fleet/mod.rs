@@ -4,7 +4,7 @@
 //!   plan ──► run ──► accept scrape start push converge steady storm growth ──► report (medians) ──► targets ──► table
 //!                      │                                                         fit: how a cost grows
 //!                      ▼
-//!                    ground: database, leader, planted computes     simulator: any number of agents
+//!                    ground: database, leader, planted computes     herd: ground with simulated agents
 //!                    blast: closed load   paced: open load          machine: what the kernel says
 //! ```
 //!
@@ -14,11 +14,20 @@
 
 mod accept;
 mod blast;
+mod converge;
 mod fit;
 mod ground;
+mod growth;
+mod herd;
 mod machine;
+mod paced;
 mod plan;
+mod push;
 mod report;
+mod scrape;
+mod start;
+mod steady;
+mod storm;
 mod table;
 mod targets;
 
@@ -74,6 +83,12 @@ pub async fn run(plan: &Plan, mut done: impl FnMut(&Report)) -> Outcome {
 async fn measure(scenario: Scenario, plan: &Plan) -> Option<Measured> {
     match scenario {
         Scenario::Accept => accept::measure(plan).await,
-        _ => None,
+        Scenario::Scrape => scrape::measure(plan).await,
+        Scenario::Start => start::measure(plan).await,
+        Scenario::Push => push::measure(plan).await,
+        Scenario::Converge => converge::measure(plan).await,
+        Scenario::Steady => steady::measure(plan).await,
+        Scenario::Storm => storm::measure(plan).await,
+        Scenario::Growth => growth::measure(plan).await,
     }
 }
