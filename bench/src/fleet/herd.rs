@@ -49,8 +49,10 @@ impl Herd {
 
     /// Registers computes up to this number, in one bulk change, and waits until all are settled.
     pub async fn grow(&mut self, to: u32) {
-        let line = |n: u32| json!({"compute_id": id(n), "agent_url": self.sim.url(n), "labels": {"tier": "bench"},
-                                   "spec": marked_orders(&format!("first of {n}"))});
+        let line = |n: u32| {
+            json!({"compute_id": id(n), "agent_url": self.sim.url(n), "labels": {"tier": "bench"},
+                                   "spec": marked_orders(&format!("first of {n}"))})
+        };
         let lines = (self.computes..to).map(line).collect();
         self.apply(lines).await;
         self.computes = to;

@@ -19,6 +19,7 @@ mod fit;
 mod ground;
 mod growth;
 mod herd;
+mod keys;
 mod machine;
 mod paced;
 mod plan;
@@ -72,6 +73,11 @@ pub async fn run(plan: &Plan, mut done: impl FnMut(&Report)) -> Outcome {
         }
         if runs.len() == plan.rounds() {
             let report = Report::of(scenario.name(), runs);
+            let missing = keys::missing(scenario, &report);
+            if !missing.is_empty() {
+                outcome.broken.push(format!("{} lacks {missing:?}: {report:?}", scenario.name()));
+                continue;
+            }
             done(&report);
             outcome.reports.push(report);
         }

@@ -164,7 +164,8 @@ mod tests {
                 });
             }
         });
-        let compose: Compose = std::sync::Arc::new(|_, _, request| super::super::blast::head(request, "GET", "/", "", 0));
+        let compose: Compose =
+            std::sync::Arc::new(|_, _, request| super::super::blast::head(request, "GET", "/", "", 0));
         let running = Running::start(Paced { to, per_s: 1000, compose });
         tokio::time::sleep(Duration::from_millis(900)).await;
         let latencies = running.finish().await;

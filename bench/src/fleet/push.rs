@@ -55,7 +55,8 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
 /// Pushes per second of a loop that does nothing else.
 async fn bare_loop(sim: &Sim, specs: &[Value]) -> f64 {
     let cluster_id = ClusterId(uuid::Uuid::new_v4());
-    let bodies: Vec<(String, Vec<u8>)> = (0..).zip(specs).map(|(n, spec)| (sim.url(n), body(cluster_id, n, spec))).collect();
+    let bodies: Vec<(String, Vec<u8>)> =
+        (0..).zip(specs).map(|(n, spec)| (sim.url(n), body(cluster_id, n, spec))).collect();
     let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build();
     let client = client.unwrap_or_else(|error| panic!("no client: {error}"));
     let begun = Instant::now();

@@ -39,7 +39,8 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
         let address = behind.local_addr().unwrap_or_else(|error| panic!("no agent: {error}"));
         ground.plant(size, NOBODY).await;
         let database = ground.fleet.database().await;
-        let dirty = "UPDATE computes SET generation = 2, agent_url = $2, spec_hash = reverse(spec_hash) WHERE compute_id = $1";
+        let dirty =
+            "UPDATE computes SET generation = 2, agent_url = $2, spec_hash = reverse(spec_hash) WHERE compute_id = $1";
         let (compute, url) = (planted(size / 2), format!("http://{address}"));
         let changed = database.execute(dirty, &[&compute, &url]).await;
         assert_eq!(changed.unwrap_or_else(|error| panic!("no compute that is behind: {error}")), 1);

@@ -49,7 +49,10 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     });
     let notes = vec![
         format!("processor, memory and statements over {} s of a fleet that nobody asks anything", window.as_secs()),
-        format!("then {} reads and {} durable writes per second at the same time; latency counts from when a request was due", rates.0, rates.1),
+        format!(
+            "then {} reads and {} durable writes per second at the same time; latency counts from when a request was due",
+            rates.0, rates.1
+        ),
         "statements are counted by pg_stat_statements where it is installed, else transactions".to_owned(),
     ];
     Some(Measured { figures, floors: json!({}), notes })

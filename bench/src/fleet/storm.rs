@@ -59,7 +59,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     let floors = json!({"quiet_p99_ms": quiet.p99, "quiet_max_ms": quiet.max});
     let notes = vec![
         format!("{half} of {computes} agents reset their connections for {} s, get a new spec each meanwhile, and return together", away.as_secs()),
-        "API: 1,000 reads and 100 durable writes per second, all latencies together, from due to answered; connects: the most in one second as \
+        "API: reads and durable writes, ten to one, all latencies together, from due to answered; connects: the most in one second as \
          the simulator counted them, of all agents"
             .to_owned(),
     ];
