@@ -39,7 +39,7 @@ pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
+use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
@@ -318,7 +318,7 @@ impl Opening {
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
-        let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
+        let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
         let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);

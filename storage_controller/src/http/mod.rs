@@ -42,9 +42,12 @@ use crate::service::Desk;
 /// Makes the page of metrics.
 pub type Scrape = Arc<dyn Fn() -> axum::response::Response + Send + Sync>;
 
-/// What every handler may use.
+/// What every handler may use. Cheap to clone: each layer takes one with each request.
 #[derive(Clone)]
-pub struct Door {
+pub struct Door(Arc<Equipment>);
+
+/// What a door is made of.
+pub struct Equipment {
     /// The desk.
     pub desk: Desk,
     /// Checks tokens; `None` with `--dev` and no keys: everybody may do everything.
@@ -55,6 +58,20 @@ pub struct Door {
     pub gate: Gate,
     /// Test door, with `--dev` only.
     pub memory: Option<MemoryDoor>,
+}
+
+impl From<Equipment> for Door {
+    fn from(equipment: Equipment) -> Self {
+        Self(Arc::new(equipment))
+    }
+}
+
+impl std::ops::Deref for Door {
+    type Target = Equipment;
+
+    fn deref(&self) -> &Equipment {
+        &self.0
+    }
 }
 
 impl Door {
