@@ -119,7 +119,7 @@ impl App {
                 mid_migration: Some(work::mid_migration(&pauses)),
             },
             prepared: prepared.clone(),
-            pauses: pauses.clone(),
+            pauses,
             engine: engine(&args),
             presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
@@ -130,19 +130,7 @@ impl App {
             tasks: tasks.metrics(),
             panics,
         };
-        let warm = memory.clone();
-        let (room, leadership) = Room::open(Parts {
-            settings: settings(&args, me, &address),
-            database: database.clone(),
-            peers: peers.clone(),
-            take_up: work::take_up(ingredients),
-            // A member whose memory follows the leader's says so here.
-            warm: Arc::new(move || warm.is_warm()),
-            pauses,
-            metrics: groups.leadership.clone(),
-            losses: Losses::new(me, groups.losses.clone()),
-            tasks: tasks.child("leadership"),
-        });
+        let (room, leadership) = seat(&args, me, &address, ingredients, peers.clone(), &groups, &tasks);
         let follower = heard_by(follower, &leadership);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
@@ -236,6 +224,31 @@ impl App {
             (None, None) => Err(AppError::Task("the leadership ended".to_owned())),
         }
     }
+}
+
+/// The room of leadership, which begins each term with these ingredients.
+fn seat(
+    args: &Args,
+    me: InstanceId,
+    address: &str,
+    from: Ingredients,
+    peers: PeerClient,
+    groups: &Groups,
+    tasks: &TaskGroup,
+) -> (Room, Chair) {
+    let (memory, database, pauses) = (from.memory.clone(), from.database.clone(), from.pauses.clone());
+    Room::open(Parts {
+        settings: settings(args, me, address),
+        database,
+        peers,
+        take_up: work::take_up(from),
+        // A member whose memory follows the leader's says so here.
+        warm: Arc::new(move || memory.is_warm()),
+        pauses,
+        metrics: groups.leadership.clone(),
+        losses: Losses::new(me, groups.losses.clone()),
+        tasks: tasks.child("leadership"),
+    })
 }
 
 /// The chair hears how far the memory is, and what it found missing.
