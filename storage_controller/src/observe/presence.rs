@@ -90,6 +90,8 @@ struct Course {
     pause: Duration,
     /// Tries without an answer.
     failures: u32,
+    /// When the last look was over.
+    looked_at: Duration,
 }
 
 impl Course {
@@ -157,6 +159,7 @@ impl Presence {
             silent_since: Duration::ZERO,
             pause: self.settings.pace.max,
             failures: 0,
+            looked_at: Duration::ZERO,
         };
         book.count(state, true);
         book.courses.insert(entry.record.compute_id.clone(), course);
@@ -252,6 +255,7 @@ impl Presence {
         let mut book = self.lock();
         let Some(course) = book.courses.get_mut(id) else { return (pace.max, true) };
         let jitter = rand::random::<f64>();
+        course.looked_at = self.began.elapsed();
         if course.state.is_silent() && course.failures > 0 {
             let is_offline = course.state == State::Offline;
             course.pause = pace.min;
@@ -259,6 +263,19 @@ impl Presence {
         }
         course.pause = pace.after(course.pause, news);
         (spread(course.pause, jitter), course.contact() != Contact::Answers)
+    }
+
+    /// How long until a look that somebody hints at is not too soon after the last one.
+    pub(super) fn too_soon(&self, id: &ComputeId) -> Duration {
+        let looked_at = self.lock().courses.get(id).map_or(Duration::ZERO, |course| course.looked_at);
+        (looked_at + self.settings.pace.min / 4).saturating_sub(self.began.elapsed())
+    }
+
+    /// The time for the first looks at so many computes: it leaves a quarter of the connect budget to others.
+    pub(super) fn first_looks_within(&self, computes: usize) -> Duration {
+        let computes = u32::try_from(computes).unwrap_or(u32::MAX);
+        let by_budget = Duration::from_secs(4) * computes / (self.settings.connect_rate.saturating_mul(3).max(1));
+        self.settings.pace.max.max(by_budget)
     }
 
     /// Somebody wants to hear of a silent one soon: its tries begin anew.

@@ -213,7 +213,9 @@ impl Engine {
     fn start_passes(&mut self, passes: &mut JoinSet<Next>) {
         let now = Instant::now();
         while self.places.is_free(now) {
-            let Some(taken) = self.queue.pop() else { return };
+            // However many repairs hang, there are places for changes.
+            let only_changes = self.places.running() >= self.settings.limits().slow_limit;
+            let Some(taken) = self.queue.pop(only_changes) else { return };
             self.start_pass(taken, passes, now);
         }
     }
