@@ -6,12 +6,14 @@
 pub mod agenda;
 pub mod availability;
 pub mod budget;
+pub mod explain;
 pub mod fence;
 pub mod leadership;
 pub mod lifecycle;
 pub mod loss;
 pub mod percent;
 pub mod places;
+pub mod policy;
 pub mod probing;
 pub mod quarantine;
 pub mod reconcile;

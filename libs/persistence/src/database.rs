@@ -23,7 +23,21 @@ use crate::records::{Compat, TermRecord};
 use crate::release::Release;
 use crate::schema::{cluster, leader, leader_history, schema_compat};
 use crate::session::{Connector, Session, SessionKind};
+use crate::specs::Specs;
 use crate::writer::Wire;
+
+/// How the pool of reading connections is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Connections that work for somebody.
+    pub busy: usize,
+    /// Connections that are open and free.
+    pub idle: usize,
+    /// Readers that wait for a connection.
+    pub waiting: usize,
+    /// The most connections that there may be.
+    pub limit: usize,
+}
 
 /// The controller's database.
 pub struct Database {
@@ -36,6 +50,8 @@ pub struct Database {
     gated: AtomicBool,
     /// A writer's session that is open and prepared before there is a writer.
     spare: Mutex<Option<Wire>>,
+    /// Bodies of specs that were read or written a moment ago.
+    specs: Specs,
 }
 
 impl std::fmt::Debug for Database {
@@ -61,6 +77,7 @@ impl Database {
             release: config.release,
             gated: AtomicBool::new(false),
             spare: Mutex::new(None),
+            specs: Specs::new(),
         }))
     }
 
@@ -219,12 +236,24 @@ impl Database {
         self.gated.store(false, Ordering::SeqCst);
     }
 
+    pub(crate) fn specs(&self) -> &Specs {
+        &self.specs
+    }
+
     pub(crate) fn connector(&self) -> &Connector {
         &self.connector
     }
 
     pub(crate) async fn control_session(&self) -> Result<Session, DbError> {
         self.connector.session(SessionKind::Control).await
+    }
+
+    /// How the pool is used at this moment.
+    #[must_use]
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        let idle = status.available;
+        PoolUse { busy: status.size.saturating_sub(idle), idle, waiting: status.waiting, limit: status.max_size }
     }
 
     pub(crate) async fn pooled(&self, doing: &'static str) -> Result<Object<AsyncPgConnection>, DbError> {

@@ -39,8 +39,8 @@ pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
-use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
+use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
+use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
@@ -123,6 +123,7 @@ impl App {
             engine: engine(&args),
             presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
+            keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
@@ -142,19 +143,27 @@ impl App {
             losses: Losses::new(me, groups.losses.clone()),
             tasks: tasks.child("leadership"),
         });
-        let chair = leadership.clone();
-        let losses = leadership.losses().clone();
-        let follower = follower
-            .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
-            .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)));
+        let follower = heard_by(follower, &leadership);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
+        let chair = leadership.clone();
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
+        let opening = Opening {
+            desk,
+            chair,
+            database: database.clone(),
+            verifier,
+            gate,
+            ends,
+            office,
+            memory: memory.clone(),
+            memory_door,
+            drain,
+        };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -229,6 +238,14 @@ impl App {
     }
 }
 
+/// The chair hears how far the memory is, and what it found missing.
+fn heard_by(follower: Follower, chair: &Chair) -> Follower {
+    let (losses, chair) = (chair.losses().clone(), chair.clone());
+    follower
+        .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
+        .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)))
+}
+
 impl First {
     async fn run(mut self) -> Result<Gates, AppError> {
         self.meet_myself().await?;
@@ -268,6 +285,8 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
 /// What the door is made of.
 struct Opening {
     desk: Desk,
+    chair: Chair,
+    database: Arc<Database>,
     verifier: Option<Verifier>,
     gate: Gate,
     ends: Ends,
@@ -288,13 +307,18 @@ impl Opening {
             request_timeout: None,
         };
         let (follower, measured) = (groups.follower.clone(), self.memory);
+        let (leadership, chair) = (groups.leadership.clone(), self.chair);
+        let (connections, database) = (groups.database.clone(), self.database);
+        groups.show_zeros();
         let page = groups.page(self.office, http, tasks);
         let scrape = Arc::new(move || {
             follower.measure(&measured);
+            leadership.measure(&chair);
+            connections.measure(&database);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
-        let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
+        let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
         let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
@@ -372,6 +396,12 @@ impl Default for Groups {
 }
 
 impl Groups {
+    fn show_zeros(&self) {
+        self.leadership.show_zeros();
+        self.database.show_zeros();
+        self.requests.show_zeros();
+    }
+
     fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
         let counts = move || {
             let leading = office.leading();

@@ -11,7 +11,7 @@ use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_domain::loss::What;
 use pgfleet_domain::quarantine;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
+use pgfleet_persistence::{Committed, Database, Hook, Keep, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
@@ -24,9 +24,10 @@ use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{
     Call, Flusher, Hints, Loan, Memory, Presence, PresenceMetrics, PresenceSettings, Prober, ProberTools, Snapshot,
+    look_after_journal,
 };
 use crate::reconcile::{
-    Bench, Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker,
+    Bench, Engine, Heard, MayAct, Outlook, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker,
 };
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
@@ -59,6 +60,7 @@ pub(super) struct Ingredients {
     pub(super) engine: Settings,
     pub(super) presence: (PresenceSettings, Arc<PresenceMetrics>),
     pub(super) grace: Duration,
+    pub(super) keep: Keep,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
     /// Computes whose work panics.
@@ -94,10 +96,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     from.pauses.at(PausePoint::BeforeLoad).await;
     let (begun, known) = (Instant::now(), mandate.chair.reached());
-    // A cold load may be long, and whoever ends this leadership does not wait for it.
-    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
-    from.database_metrics.took(Operation::Load, begun.elapsed());
-    let loan = loan.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?;
+    let loan = borrow(from, &mandate, begun).await?;
     timed(Phase::Load, begun);
 
     let begun = Instant::now();
@@ -118,6 +117,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let waker = Waker::default();
     let quarantine = quarantine_for(from, &writer, &mandate.chair);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
+    let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let bench = Bench {
         term: mandate.term,
@@ -131,7 +131,9 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let following = mandate.tasks.child("reconcile");
     following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
-    start_following(from, &following, bench, &waker, &flusher);
+    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
+    following.spawn("retention", Kind::Worker, retention);
+    let outlook = start_following(from, &following, bench, &waker, &flusher);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
     let leading = Leading {
@@ -143,6 +145,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         preview,
         committed,
         quarantine,
+        outlook,
         presence,
         hints,
     };
@@ -160,6 +163,13 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     }))
 }
 
+/// Takes the memory. A cold load may be long, and whoever ends this leadership does not wait for it.
+async fn borrow(from: &Ingredients, mandate: &Mandate, begun: Instant) -> Result<Loan, TakeUpError> {
+    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
+    from.database_metrics.took(Operation::Load, begun.elapsed());
+    Ok(loan.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?)
+}
+
 fn quarantine_for(from: &Ingredients, writer: &Writer, chair: &Handle) -> Quarantine {
     Quarantine::new(Tools {
         limits: from.quarantine,
@@ -173,7 +183,7 @@ fn quarantine_for(from: &Ingredients, writer: &Writer, chair: &Handle) -> Quaran
 }
 
 /// Starts who makes the fleet follow: the prober, the engine, and who saves what they see.
-fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &Waker, flusher: &Flusher) {
+fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &Waker, flusher: &Flusher) -> Outlook {
     let prober = Prober::new(ProberTools {
         snapshot: bench.snapshot.clone(),
         agents: bench.agents.clone(),
@@ -185,9 +195,11 @@ fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &
         metrics: from.presence.1.clone(),
     });
     let engine = Engine::new(bench, waker.clone(), from.engine);
+    let outlook = engine.outlook();
     tasks.spawn("engine", Kind::Vital, engine.run(tasks.token()));
     tasks.spawn("flush", Kind::Vital, flusher.clone().run(tasks.token()));
     tasks.spawn("prober", Kind::Vital, prober.run(tasks.token()));
+    outlook
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.
@@ -207,9 +219,11 @@ fn start_writer(
     latest: watch::Sender<i64>,
 ) -> (Writer, TaskGroup) {
     let change_seq = *latest.borrow();
+    let counted = from.database_metrics.clone();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
         on_commit: Some(remember(watched, latest, mandate.chair.clone())),
+        on_batch: Some(Arc::new(move |batch| counted.wrote(batch))),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");

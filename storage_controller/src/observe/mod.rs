@@ -13,6 +13,7 @@ mod memory;
 mod metrics;
 mod presence;
 mod prober;
+mod retention;
 mod snapshot;
 
 pub use flush::Flusher;
@@ -22,4 +23,5 @@ pub use memory::{Loan, Memory, Recall};
 pub use metrics::{FollowerMetrics, PresenceMetrics};
 pub use presence::{Contact, Presence, PresenceCounts, PresenceSettings, Turned};
 pub use prober::{CALLS as PRESENCE_CALLS, Prober, ProberTools};
-pub use snapshot::{Call, Entry, Filter, LagAges, Snapshot, Tally, Trouble};
+pub use retention::look_after_journal;
+pub use snapshot::{Call, Entry, Filter, LagAges, Page, Snapshot, Tally, Trouble};

@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::metrics::{Fill, PassOutcome, Room};
+use super::outlook::Outlook;
 use super::pass::{Bench, Next, run};
 use super::quarantine::Admission;
 use super::queue::{Gate, Priority, Queue, Taken, host};
@@ -81,6 +82,7 @@ pub struct Engine {
     waker: Waker,
     settings: Settings,
     metrics: Arc<ReconcileMetrics>,
+    outlook: Outlook,
     queue: Queue,
     places: Places<Id, Instant>,
     running: HashMap<Id, Running>,
@@ -123,6 +125,7 @@ impl Engine {
             bench: Arc::new(bench),
             waker,
             settings,
+            outlook: Outlook::default(),
             queue: Queue::new(settings.per_host),
             places: Places::new(settings.limits()),
             running: HashMap::new(),
@@ -134,6 +137,12 @@ impl Engine {
             budget_at: None,
             scan: Scan::default(),
         }
+    }
+
+    /// What this engine is about to do with which compute.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.outlook.clone()
     }
 
     /// Runs until `token` is cancelled; passes in flight are cut then, calls included, and joined.
@@ -230,6 +239,7 @@ impl Engine {
             Admission::Go => None,
             Admission::Try { next } => Some(next),
             Admission::Wait { until } => {
+                self.outlook.rests(&id);
                 self.timers.set(id, until);
                 return self.queue.drop_taken(&taken);
             }
@@ -238,6 +248,7 @@ impl Engine {
             // The try of a quarantined compute waits for nothing: it is the only one for long, and used up by now.
             _ if next_try.is_some() => {}
             Contact::Silent => {
+                self.outlook.rests(&id);
                 if taken.priority == Priority::Change {
                     self.wanted.insert(id.clone());
                     self.bench.hints.wanted(id);
@@ -260,6 +271,7 @@ impl Engine {
         }
         self.wanted.remove(&id);
         self.timers.remove(&id);
+        self.outlook.working(&id);
         let handle = passes.spawn(watched(self.bench.clone(), id.clone(), next_try.is_some()));
         self.busy.insert(id.clone(), None);
         self.places.begin(handle.id(), now);
@@ -267,6 +279,7 @@ impl Engine {
     }
 
     fn forget(&mut self, id: &ComputeId) {
+        self.outlook.rests(id);
         self.failing.remove(id);
         self.waiting.remove(id);
         self.wanted.remove(id);
@@ -280,6 +293,7 @@ impl Engine {
             return;
         }
         if self.failing.get(&id).is_none_or(|failing| failing.not_before <= Instant::now()) {
+            self.outlook.queued(&id);
             self.queue.push(id, priority);
         }
     }
@@ -339,19 +353,26 @@ impl Engine {
         let failed = self.failing.remove(id).map_or(0, |failing| failing.times);
         let waited = self.waiting.remove(id).unwrap_or(0);
         let at = match next {
-            Next::Rest | Next::Suspended | Next::Silent => return,
-            Next::Later(pause) => now + pause,
+            Next::Rest | Next::Suspended | Next::Silent => return self.outlook.rests(id),
+            Next::Later(pause) => {
+                self.outlook.rests(id);
+                now + pause
+            }
             Next::Pushed => {
+                self.outlook.waits(id, now + base);
                 self.waiting.insert(id.clone(), 0);
                 now + base
             }
             Next::Waiting => {
                 self.waiting.insert(id.clone(), waited + 1);
-                now + backoff(waited, base, self.settings.waiting_cap, jitter)
+                let at = now + backoff(waited, base, self.settings.waiting_cap, jitter);
+                self.outlook.waits(id, at);
+                at
             }
             Next::Failed | Next::Panicked => {
                 let not_before = now + backoff(failed, base * 5, self.settings.failed_cap, jitter);
                 self.failing.insert(id.clone(), Failing { times: failed + 1, not_before });
+                self.outlook.failed(id, failed + 1, not_before);
                 not_before
             }
         };

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use pgfleet_api::ComputeId;
 use pgfleet_clients::agent::AgentError;
-use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_domain::policy::{Step, step};
+use pgfleet_domain::reconcile::Plan;
 use pgfleet_persistence::LeaderTerm;
+use pgfleet_runtime::exit::chain;
 
-use super::{Quarantine, ahead, suspend};
+use super::{Quarantine, ahead, end, suspend};
 use crate::agents::{Agents, is_silence};
 use crate::observe::{Call, Entry, Hints, Presence, Snapshot};
 
@@ -62,14 +64,17 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
         return Next::Failed;
     }
     let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
-    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
+    let intent = entry.intent();
     tracing::Span::current().record("generation", intent.generation.get());
-    match plan(&intent, entry.observed.as_deref()) {
-        Plan::Rest if is_try => probe(bench, id, &entry).await,
-        Plan::Rest => suspend::look(bench, id, &entry).await,
-        Plan::Probe => probe(bench, id, &entry).await,
+    match step(entry.record.policy, &intent, entry.observed.as_deref()) {
+        Step::HandsOff | Step::Plan(Plan::Rest) if is_try => probe(bench, id, &entry).await,
+        Step::HandsOff => Next::Rest,
+        Step::Plan(Plan::Rest) => suspend::look(bench, id, &entry).await,
+        Step::Plan(Plan::Probe) => probe(bench, id, &entry).await,
         // What is remembered of an agent may be old: it says so itself when it is pushed to, and that is the proof.
-        Plan::Push | Plan::AgentAhead(_) => push(bench, id, &entry).await,
+        Step::Plan(Plan::Push | Plan::AgentAhead(_)) => push(bench, id, &entry).await,
+        Step::End { mode, generation, spec_hash } => end::end(bench, id, &entry, mode, (generation, spec_hash)).await,
+        Step::Done(action) => end::done(bench, id, action).await,
     }
 }
 
@@ -86,14 +91,23 @@ async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
 
 async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let record = &entry.record;
-    let (Some(spec), Some(hash)) = (&record.spec, &record.spec_hash) else { return Next::Rest };
+    let Some(hash) = &record.spec_hash else { return Next::Rest };
+    let spec = match bench.quarantine.spec_text(id, hash).await {
+        Ok(Some(spec)) => spec,
+        // There is a newer one: the memory is about to hear of it.
+        Ok(None) => return Next::Waiting,
+        Err(error) => {
+            tracing::warn!(compute_id = %id, error = %chain(&error), "a spec cannot be read, so it is not pushed yet");
+            return Next::Failed;
+        }
+    };
     let fence = bench.term.fence(id, record.generation, hash);
     let place = bench.agents.place_for_push(id).await;
     // The wait for a place may have been longer than the lease was proved for.
     if !(bench.may_act)() {
         return Next::Failed;
     }
-    match bench.agents.push(place, &record.agent_url, fence, spec).await {
+    match bench.agents.push(place, &record.agent_url, fence, &spec).await {
         Ok(observed) => {
             bench.presence.answered(entry, &observed);
             bench.snapshot.observed(id, Call::Push, observed);
@@ -117,7 +131,7 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.failed(id, call, &why);
+    bench.snapshot.refused(id, call, &why, error.refusal().map(|body| body.code));
     match (call, is_silence(error)) {
         // An agent may answer for its status and yet take too long for a spec: the prober finds out.
         (Call::Push, Some(true)) if matches!(error, AgentError::Timeout { .. }) => {

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use pgfleet_api::ComputeId;
 use pgfleet_api::compute::{ComputeView, QuarantineView};
+use pgfleet_api::{ComputeId, SpecHash, SpecText};
 use pgfleet_domain::quarantine::{Event, Limits, State, Verdict, decide};
-use pgfleet_persistence::{Action, Asker, Change, Committed, Database, WriteError, Writer};
+use pgfleet_persistence::{Action, Asker, Change, Committed, Database, DbError, WriteError, Writer};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::supervisor::panic_text;
@@ -206,6 +206,11 @@ impl Quarantine {
     /// Writes what the controller wants by itself.
     pub(super) async fn write(&self, asker: Asker, change: Change) -> Result<Committed, WriteError> {
         self.tools.writer.submit_for(asker, change).await
+    }
+
+    /// The text of the spec that is to be pushed; `None` if the compute has another one by now.
+    pub(super) async fn spec_text(&self, id: &ComputeId, hash: &SpecHash) -> Result<Option<SpecText>, DbError> {
+        self.tools.database.spec_text(id, hash).await
     }
 
     /// Tells others what an agent said.

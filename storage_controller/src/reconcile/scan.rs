@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_domain::reconcile::{Plan, plan};
+use pgfleet_domain::policy::step;
 
 use tokio::time::Instant;
 
@@ -80,5 +80,5 @@ impl Scan {
 }
 
 fn needs_a_pass(entry: &Entry) -> bool {
-    plan(&entry.intent(), entry.observed.as_deref()) != Plan::Rest
+    !step(entry.record.policy, &entry.intent(), entry.observed.as_deref()).rests()
 }

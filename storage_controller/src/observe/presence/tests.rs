@@ -42,9 +42,9 @@ fn entry(n: usize, state: Option<ComputeState>) -> Entry {
     let record = ComputeRecord {
         compute_id: format!("c{n}").parse().unwrap(),
         agent_url: String::new(),
-        labels: [].into(),
+        labels: Arc::default(),
         generation: Generation(1),
-        spec: None,
+        suspend_timeout_s: None,
         spec_hash: None,
         policy: pgfleet_api::policy::Policy::default(),
         change_seq: 1,
