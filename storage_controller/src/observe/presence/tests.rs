@@ -126,10 +126,17 @@ fn one_that_comes_and_goes_is_asked_less_and_less() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         presence.unanswered(&compute);
-        pauses.push(presence.next_look(id, false).0);
+        let pause = presence.next_look(id, false).0;
+        let Some(Doing::BackingOff { times, left, .. }) = presence.doing(id) else { panic!("it is asked again") };
+        assert!(
+            times as usize == pauses.len() + 1 && left <= pause && left + s(1) > pause,
+            "{times} {left:?} {pause:?}"
+        );
+        pauses.push(pause);
         presence.answered(&compute, &seen(ComputeState::Running));
     }
     assert!(pauses.last() > Some(&s(4)), "{pauses:?}");
+    assert_eq!(presence.doing(id), None);
     // It stays: the next failure is a first one.
     presence.answered(&compute, &seen(ComputeState::Running));
     presence.unanswered(&compute);
