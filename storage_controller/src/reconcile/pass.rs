@@ -78,6 +78,15 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
     }
 }
 
+/// Whether a pass over it would call its agent.
+pub(super) fn asks(entry: &Entry) -> bool {
+    match step(entry.record.policy, &entry.intent(), entry.observed.as_deref()) {
+        Step::Plan(Plan::Rest) => suspend::timeout(entry).is_some(),
+        Step::Plan(Plan::Probe | Plan::Push | Plan::AgentAhead(_)) | Step::End { .. } => true,
+        Step::HandsOff | Step::Done(_) => false,
+    }
+}
+
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
         Ok(probed) => {
