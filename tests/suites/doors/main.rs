@@ -4,6 +4,7 @@
 
 mod database_away;
 mod first_version;
+mod deploy;
 mod metrics;
 mod refusals;
 mod start;
