@@ -78,7 +78,8 @@ fn prometheus_takes_rules_and_configuration() {
 #[test]
 fn every_alert_fires_when_it_has_to() {
     promtool("every_alert_fires_when_it_has_to", &["test", "rules", "pgfleet.rules.test.yml"]);
-    let (rules, tests) = (read("deploy/prometheus/pgfleet.rules.yml"), read("deploy/prometheus/pgfleet.rules.test.yml"));
+    let (rules, tests) =
+        (read("deploy/prometheus/pgfleet.rules.yml"), read("deploy/prometheus/pgfleet.rules.test.yml"));
     let alerts: BTreeSet<&str> = values(&rules, "alert").collect();
     assert!(alerts.len() > 20, "{alerts:?}");
     for alert in &alerts {
@@ -124,6 +125,7 @@ fn the_board_is_whole() {
     assert!(board["id"].is_null(), "Grafana gives it");
     let panels = board["panels"].as_array().unwrap();
     let mut ids = BTreeSet::new();
+    let mut queries = Vec::new();
     for panel in panels {
         let title = panel["title"].as_str().unwrap();
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
@@ -139,24 +141,29 @@ fn the_board_is_whole() {
             assert!(!names(query).is_empty(), "{title}: {query}");
             // The board's own variables are Grafana's; Prometheus would not parse them.
             let query = query.replace("$__rate_interval", "1m").replace("$cluster", "main").replace("$instance", ".*");
-            parses(title, &query);
+            queries.push(query);
         }
     }
+    parse(&queries);
 }
 
-/// Whether Prometheus can parse a query: as the only rule of a file.
-fn parses(title: &str, query: &str) {
+/// Prometheus can parse the queries: as the rules of a file.
+fn parse(queries: &[String]) {
     let dir = std::env::temp_dir().join(format!("pgfleet-board-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("rule.yml");
-    let quoted = query.replace('\'', "''");
-    let rule = format!("groups:\n  - name: board\n    rules:\n      - record: board:query\n        expr: '{quoted}'\n");
-    std::fs::write(&file, rule).unwrap();
+    let mut rules = "groups:\n  - name: board\n    rules:\n".to_owned();
+    for (number, query) in queries.iter().enumerate() {
+        let quoted = query.replace('\'', "''");
+        rules.push_str(&format!("      - record: board:query_{number}\n        expr: '{quoted}'\n"));
+    }
+    std::fs::write(&file, rules).unwrap();
     let output = Command::new("promtool").args(["check", "rules"]).arg(&file).output();
     std::fs::remove_dir_all(&dir).unwrap();
     let Ok(output) = output else {
         skip("the_board_is_whole", "promtool is not installed");
         return;
     };
-    assert!(output.status.success(), "{title}: {query}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod database_away;
-mod first_version;
 mod deploy;
+mod first_version;
 mod metrics;
 mod refusals;
 mod start;
