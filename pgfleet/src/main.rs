@@ -2,12 +2,14 @@
 //!
 //! It talks to any member of a cluster through `pgfleet-clients`; `pgfleet local` runs a whole cluster on this machine.
 
+mod bulk;
 mod cli;
 mod completions;
 mod compute;
 mod config;
 mod connect;
 mod exit;
+mod journal;
 mod leader;
 mod local;
 mod man;

@@ -57,7 +57,8 @@ fn id(n: u32) -> ComputeId {
 
 fn spec(rng: &mut StdRng) -> NewSpec {
     let fill = char::from_digit(rng.random_range(0..16), 16).unwrap();
-    NewSpec { spec: Arc::new(json!({ "fill": fill })), hash: fill.to_string().repeat(64).parse().unwrap() }
+    let spec = json!({ "fill": fill, "suspend_timeout_seconds": fill.to_digit(10) });
+    NewSpec::new(&spec, fill.to_string().repeat(64).parse().unwrap())
 }
 
 fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
@@ -95,7 +96,7 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
         7..=8 => Change::Observed { compute_id, observed: Box::new(seen(rng, boots)) },
         9..=10 => Change::SetPolicy {
             compute_id,
-            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }) },
+            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }), mode: None },
         },
         _ => Change::Journal(Action {
             compute_id: Some(compute_id),
@@ -109,6 +110,17 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
 fn content(snapshot: &Snapshot) -> Vec<(pgfleet_persistence::ComputeRecord, Option<Observed>)> {
     let plain = |entry: &Arc<Entry>| (entry.record.as_ref().clone(), entry.observed.as_deref().cloned());
     snapshot.page(&Filter::default(), None, usize::MAX).0.iter().map(plain).collect()
+}
+
+/// Each member finds the text that belongs to each hash in the map, whether it wrote it or not.
+async fn texts_are_there(led: &Snapshot, members: &[Arc<Database>]) {
+    for (record, _) in content(led) {
+        let Some(hash) = &record.spec_hash else { continue };
+        for member in members {
+            let text = member.spec_text(&record.compute_id, hash).await.unwrap().unwrap();
+            assert_eq!(text.value().unwrap()["fill"], hash.as_str()[..1], "{}", record.compute_id);
+        }
+    }
 }
 
 /// One leader, one follower, one seed.
@@ -160,6 +172,7 @@ async fn run(cluster: &Cluster, seed: u64) {
         assert_eq!(asked(&led), asked(&fresh), "seed {seed}, round {round}: the leader's own map");
     }
     assert!(cursor > 0, "seed {seed} wrote something");
+    texts_are_there(&led, &[leader, member(&url).await]).await;
     drop(writing);
 }
 

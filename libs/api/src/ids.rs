@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -108,10 +109,12 @@ counter!(
 
 /// The name of a compute: 1 to 63 bytes of ASCII letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
 ///
-/// It is a path segment, a metric-free log field and a directory name, so it is this narrow on purpose.
+/// It is a path segment, a metric-free log field and a directory name, so it is this narrow on purpose. A clone shares its
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct ComputeId(String);
+#[schema(value_type = String)]
+pub struct ComputeId(Arc<str>);
 
 impl ComputeId {
     /// The id as text.
@@ -128,7 +131,7 @@ impl FromStr for ComputeId {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         if starts_well && text.len() <= 63 && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(Arc::from(text)))
         } else {
             Err(InvalidId {
                 what: "compute id",
@@ -148,7 +151,7 @@ impl TryFrom<String> for ComputeId {
 
 impl From<ComputeId> for String {
     fn from(id: ComputeId) -> String {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 
@@ -161,15 +164,17 @@ impl fmt::Display for ComputeId {
 /// SHA-256 of a spec's JSON with sorted keys, in 64 lower-case hex digits.
 ///
 /// Made once, when the generation is minted; from then on compared as a value. Nobody serialises a spec again to check it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct SpecHash(String);
+#[schema(value_type = String)]
+pub struct SpecHash([u8; 64]);
 
 impl SpecHash {
     /// The hash as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Hex digits always are.
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -178,10 +183,9 @@ impl FromStr for SpecHash {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 64 && text.bytes().all(hex) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidId { what: "spec hash", rule: "it must be 64 lower-case hex digits" })
+        match <[u8; 64]>::try_from(text.as_bytes()) {
+            Ok(digits) if digits.iter().copied().all(hex) => Ok(Self(digits)),
+            _ => Err(InvalidId { what: "spec hash", rule: "it must be 64 lower-case hex digits" }),
         }
     }
 }
@@ -196,13 +200,19 @@ impl TryFrom<String> for SpecHash {
 
 impl From<SpecHash> for String {
     fn from(hash: SpecHash) -> String {
-        hash.0
+        hash.as_str().to_owned()
     }
 }
 
 impl fmt::Display for SpecHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SpecHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpecHash({})", self.as_str())
     }
 }
 

@@ -6,11 +6,13 @@
 pub mod activity;
 pub mod agent;
 pub mod auth;
+pub mod availability;
 pub mod bulk;
 pub mod compute;
 pub mod controller;
 pub mod errands;
 pub mod error;
+pub mod explain;
 pub mod headers;
 pub mod ids;
 pub mod lsn;
@@ -18,7 +20,9 @@ pub mod plan;
 pub mod policy;
 pub mod resources;
 pub mod spec;
+pub mod spec_text;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};
 pub use lsn::Lsn;
+pub use spec_text::SpecText;

@@ -6,20 +6,25 @@
 
 use std::time::Duration;
 
-use pgfleet_api::agent::{
-    AgentErrorBody, AgentStatus, ConfigureRequest, TerminateMode, TerminateRequest, TerminateResponse,
-};
+use bytes::Bytes;
+use http_body_util::Full;
+use pgfleet_api::agent::{AgentErrorBody, AgentStatus, TerminateMode, TerminateRequest, TerminateResponse};
 use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark};
-use reqwest::{Method, RequestBuilder, Response};
+use pgfleet_api::{ErrorBody, ErrorCode, Fence, FenceMark, SpecText};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
+use crate::connections::{ConnectionStats, Connections};
 use crate::token::{Grant, Source, TokenError};
-use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_json};
+use crate::transport::{Failure, SetUpError, Wire, authorize, join, read_body};
 
 /// A status document is some kilobytes; this bounds what a stranger at an agent's address can make us hold.
 const ANSWER_LIMIT: usize = 4 << 20;
+/// Open connections of a client that was given no other number.
+const ROOM: usize = 256;
+/// A connection with TLS is kept for a push and the looks after it: how many there are is bounded per agent only.
+const TLS_IDLE: Duration = Duration::from_secs(5);
 
 /// Deadlines of an [`AgentClient`].
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +135,9 @@ impl AgentError {
 /// Client of every agent of a fleet. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AgentClient {
+    /// For agents behind TLS, which are few so far.
     http: reqwest::Client,
+    plain: Connections,
     tokens: Source,
     grant: Grant,
     timeouts: AgentTimeouts,
@@ -150,9 +157,22 @@ impl AgentClient {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn with_grant(tokens: Source, grant: Grant, timeouts: AgentTimeouts) -> Result<Self, SetUpError> {
-        // One idle connection per agent: a fleet of thousands stays below the limit of open files.
-        let http = Wire { connect_timeout: timeouts.connect, idle_per_host: 1 }.client()?;
-        Ok(Self { http, tokens, grant, timeouts })
+        let http = Wire { connect_timeout: timeouts.connect, idle_per_host: 1 }.client_that_idles(TLS_IDLE)?;
+        let plain = Connections::new(ROOM, timeouts.connect);
+        Ok(Self { http, plain, tokens, grant, timeouts })
+    }
+
+    /// The same, with at most so many connections open at once.
+    #[must_use]
+    pub fn with_room(mut self, connections: usize) -> Self {
+        self.plain = Connections::new(connections, self.timeouts.connect);
+        self
+    }
+
+    /// What its connections are now.
+    #[must_use]
+    pub fn connections(&self) -> ConnectionStats {
+        self.plain.stats()
     }
 
     /// What the agent says about itself.
@@ -168,9 +188,9 @@ impl AgentClient {
     ///
     /// # Errors
     /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
-    pub async fn configure(&self, url: &str, body: &ConfigureRequest) -> Result<AgentStatus, AgentError> {
-        let request = self.http.request(Method::POST, join(url, "/configure"));
-        let request = request.header("prefer", "respond-async").json(body);
+    pub async fn configure(&self, url: &str, spec: &SpecText, fence: &Fence) -> Result<AgentStatus, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/configure")).header("prefer", "respond-async");
+        let request = with_spec(request, spec, Some(fence));
         self.call(url, request, self.timeouts.configure).await
     }
 
@@ -178,9 +198,8 @@ impl AgentClient {
     ///
     /// # Errors
     /// See [`AgentError`]; a spec that would be refused is an answer, not an error.
-    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
-        let body = ConfigureRequest { spec: spec.clone(), fence: None, compute_ctl_config: None };
-        let request = self.http.request(Method::POST, join(url, "/plan")).json(&body);
+    pub async fn plan(&self, url: &str, spec: &SpecText) -> Result<PlanResponse, AgentError> {
+        let request = with_spec(self.http.request(Method::POST, join(url, "/plan")), spec, None);
         self.call(url, request, self.timeouts.plan).await
     }
 
@@ -191,6 +210,15 @@ impl AgentClient {
     pub async fn terminate(&self, url: &str, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
         let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
         self.call(url, request, self.timeouts.terminate).await
+    }
+
+    /// As [`Self::terminate`], under a fence: one that the agent does not hold is refused.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
+    pub async fn end(&self, url: &str, fence: Fence, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request.json(&TerminateRequest { fence: Some(fence) }), self.timeouts.terminate).await
     }
 
     /// Asks the agent to stop PostgreSQL for good if nobody has used it for so long. Its own look decides: it refuses with
@@ -213,19 +241,58 @@ impl AgentClient {
     ) -> Result<T, AgentError> {
         let request = authorize(request.timeout(timeout), &self.tokens, &self.grant)
             .map_err(|source| AgentError::Token { url: url.to_owned(), source })?;
-        match request.send().await {
-            Ok(response) => decode(url, response).await,
-            Err(error) => Err(failed(url, None, Failure::from(&error))),
-        }
+        let request = request.build().map_err(|error| failed(url, None, Failure::from(&error)))?;
+        let answer = match plain(&request) {
+            Some(request) => tokio::time::timeout(timeout, self.plain.exchange(request, ANSWER_LIMIT))
+                .await
+                .unwrap_or(Err(Failure::Timeout)),
+            None => self.by_tls(request).await,
+        };
+        let (status, body) = answer.map_err(|failure| failed(url, None, failure))?;
+        decode(url, status, &body)
+    }
+
+    async fn by_tls(&self, request: reqwest::Request) -> Result<(u16, Vec<u8>), Failure> {
+        let response = self.http.execute(request).await.map_err(|error| Failure::from(&error))?;
+        let status = response.status().as_u16();
+        Ok((status, read_body(response, ANSWER_LIMIT).await?))
     }
 }
 
-async fn decode<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, AgentError> {
-    let status = response.status().as_u16();
-    if response.status().is_success() {
-        return read_json(response, ANSWER_LIMIT).await.map_err(|failure| failed(url, Some(status), failure));
+/// The same request for our own connections; `None` if it needs TLS.
+fn plain(request: &reqwest::Request) -> Option<http::Request<Full<Bytes>>> {
+    if request.url().scheme() != "http" {
+        return None;
     }
-    let body = read_json::<AgentErrorBody>(response, ANSWER_LIMIT).await;
+    let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+    let mut plain = http::Request::new(Full::new(Bytes::copy_from_slice(body)));
+    *plain.method_mut() = request.method().clone();
+    *plain.uri_mut() = request.url().as_str().parse().ok()?;
+    *plain.headers_mut() = request.headers().clone();
+    plain.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::transport::USER_AGENT));
+    Some(plain)
+}
+
+/// The body of a [`pgfleet_api::agent::ConfigureRequest`], with the spec's own text in it: nobody makes it again.
+fn with_spec(request: RequestBuilder, spec: &SpecText, fence: Option<&Fence>) -> RequestBuilder {
+    // Values of ours always have a text.
+    let fence = fence.and_then(|fence| serde_json::to_string(fence).ok());
+    let mut body = String::with_capacity(spec.len() + fence.as_ref().map_or(0, String::len) + 24);
+    body.push_str("{\"spec\":");
+    body.push_str(spec.as_str());
+    if let Some(fence) = fence {
+        body.push_str(",\"fence\":");
+        body.push_str(&fence);
+    }
+    body.push('}');
+    request.header(CONTENT_TYPE, "application/json").body(body)
+}
+
+fn decode<T: DeserializeOwned>(url: &str, status: u16, body: &[u8]) -> Result<T, AgentError> {
+    if (200..300).contains(&status) {
+        return serde_json::from_slice(body).map_err(|_| failed(url, Some(status), Failure::Garbled));
+    }
+    let body = serde_json::from_slice::<AgentErrorBody>(body).map_err(|_| Failure::Garbled);
     let url = url.to_owned();
     match (status, body) {
         (401 | 403, body) => {
@@ -254,7 +321,8 @@ fn failed(url: &str, status: Option<u16>, failure: Failure) -> AgentError {
 mod tests {
     use super::*;
     use crate::fake::{Fake, Reply};
-    use pgfleet_api::{Generation, Term};
+    use pgfleet_api::agent::ConfigureRequest;
+    use pgfleet_api::{ClusterId, Generation, Term};
     use serde_json::json;
 
     fn client() -> AgentClient {
@@ -275,11 +343,21 @@ mod tests {
     #[tokio::test]
     async fn configure_prefers_an_early_answer_and_carries_the_token() {
         let fake = Fake::start(vec![Reply::json(202, &status_json())]).await;
-        let body = ConfigureRequest { spec: json!({}), fence: None, compute_ctl_config: None };
-        let status = client().configure(&fake.url, &body).await.unwrap();
+        let fence = Fence {
+            cluster_id: ClusterId::generate(),
+            compute_id: "c1".parse().unwrap(),
+            term: Term(2),
+            generation: Generation(3),
+            spec_hash: "a".repeat(64).parse().unwrap(),
+        };
+        let spec = SpecText::from_json("{ \"cluster\" : {} }");
+        let status = client().configure(&fake.url, &spec, &fence).await.unwrap();
         assert_eq!(status.generation, Some(Generation(3)));
         let seen = fake.seen().await;
         assert!(seen[0].starts_with("POST /configure HTTP/1.1"), "{}", seen[0]);
+        let (_, body) = seen[0].split_once("\r\n\r\n").unwrap();
+        let body: ConfigureRequest = serde_json::from_str(body).unwrap();
+        assert_eq!((body.spec, body.fence), (json!({"cluster": {}}), Some(fence)));
         assert!(seen[0].contains("prefer: respond-async") && seen[0].contains("authorization: Bearer t0k3n"));
     }
 

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 
 use crate::token::{Grant, Source, TokenError};
 
+/// What our clients call themselves.
+pub(crate) const USER_AGENT: &str = concat!("pgfleet/", env!("CARGO_PKG_VERSION"));
+
 /// The HTTP client could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client")]

@@ -8,7 +8,6 @@ use std::time::Duration;
 use pgfleet_api::activity::Activity;
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::policy::{Policy, SuspendPolicy};
-use serde_json::Value;
 
 /// Shortest pause between two looks.
 const SHORTEST: Duration = Duration::from_millis(200);
@@ -31,14 +30,13 @@ pub enum Step {
     },
 }
 
-/// How long a compute may be idle; none if it is never suspended.
+/// How long a compute may be idle, from its policy and its spec's `suspend_timeout_seconds`; none if it is never suspended.
 #[must_use]
-pub fn timeout(policy: Policy, spec: Option<&Value>) -> Option<Duration> {
+pub fn timeout(policy: Policy, suspend_timeout_s: Option<i64>) -> Option<Duration> {
     match policy.suspend {
         SuspendPolicy::Never => None,
         SuspendPolicy::WhenIdle => {
-            let seconds = spec?.get("suspend_timeout_seconds")?.as_i64()?;
-            u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+            u64::try_from(suspend_timeout_s?).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
         }
     }
 }
@@ -65,8 +63,6 @@ pub fn first_look(timeout: Duration, jitter: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const TEN: Duration = Duration::from_secs(10);
@@ -77,18 +73,17 @@ mod tests {
 
     #[test]
     fn off_unless_policy_and_spec_say_so() {
-        let on = Policy { suspend: SuspendPolicy::WhenIdle };
+        let on = Policy { suspend: SuspendPolicy::WhenIdle, ..Policy::default() };
         let rows = [
-            (Policy::default(), json!({"suspend_timeout_seconds": 10}), None),
-            (on, json!({"suspend_timeout_seconds": 10}), Some(TEN)),
-            (on, json!({"suspend_timeout_seconds": 0}), None),
-            (on, json!({"suspend_timeout_seconds": -1}), None),
-            (on, json!({}), None),
+            (Policy::default(), Some(10), None),
+            (on, Some(10), Some(TEN)),
+            (on, Some(0), None),
+            (on, Some(-1), None),
+            (on, None, None),
         ];
-        for (policy, spec, expected) in rows {
-            assert_eq!(timeout(policy, Some(&spec)), expected, "{policy:?} {spec}");
+        for (policy, seconds, expected) in rows {
+            assert_eq!(timeout(policy, seconds), expected, "{policy:?} {seconds:?}");
         }
-        assert_eq!(timeout(on, None), None);
     }
 
     #[test]

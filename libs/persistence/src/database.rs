@@ -23,6 +23,7 @@ use crate::records::{Compat, TermRecord};
 use crate::release::Release;
 use crate::schema::{cluster, leader, leader_history, schema_compat};
 use crate::session::{Connector, Session, SessionKind};
+use crate::specs::Specs;
 use crate::writer::Wire;
 
 /// How the pool of reading connections is used.
@@ -49,6 +50,8 @@ pub struct Database {
     gated: AtomicBool,
     /// A writer's session that is open and prepared before there is a writer.
     spare: Mutex<Option<Wire>>,
+    /// Bodies of specs that were read or written a moment ago.
+    specs: Specs,
 }
 
 impl std::fmt::Debug for Database {
@@ -74,6 +77,7 @@ impl Database {
             release: config.release,
             gated: AtomicBool::new(false),
             spare: Mutex::new(None),
+            specs: Specs::new(),
         }))
     }
 
@@ -230,6 +234,10 @@ impl Database {
     /// The tables of the migrations are gone.
     pub(crate) fn ungate(&self) {
         self.gated.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn specs(&self) -> &Specs {
+        &self.specs
     }
 
     pub(crate) fn connector(&self) -> &Connector {

@@ -16,52 +16,60 @@ use std::sync::Arc;
 
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{ClusterId, ComputeId, Generation};
-use serde_json::Value;
-use tokio_postgres::{Client, IsolationLevel, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::database::Database;
 use crate::error::DbError;
 use crate::lease::bounded;
-use crate::records::{ComputeRecord, LoadedState, compute_id_of, labels_of, observed_of, policy_of, spec_hash_of};
+use crate::records::{
+    ComputeRecord, JsonBytes, Labels, LoadedState, compute_id_of, labels_of, observed_of, policy_of, spec_hash_of,
+    timeout_of, wants_timeout,
+};
 use crate::session::{Session, SessionKind};
-
-/// Rows that a load takes at a time; a row holds a spec of up to 4 MiB.
-const PAGE: i32 = 256;
+use crate::whole;
 
 /// Where the database stands, and what identifies it.
 const HEAD: &str = "
     SELECT last_change, cluster_id,
            (SELECT count(*) || ':' || coalesce(max(version), '') FROM __diesel_schema_migrations),
            left(pg_walfile_name(pg_current_wal_lsn()), 8), (pg_control_system()).system_identifier,
-           pg_postmaster_start_time()::text
+           pg_postmaster_start_time()::text, (SELECT tombstones_pruned FROM retention)
     FROM change_cursor, cluster";
 
-const ALL: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed, c.policy
-    FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
-    WHERE c.deleted_at IS NULL ORDER BY c.compute_id";
+/// What a [`ComputeRecord`] is made of, and whether it is a tombstone. The specs are taken apart only where a policy wants to
+/// know the timeout: for all of them that is a quarter of a load.
+macro_rules! columns {
+    () => {
+        "c.compute_id, c.agent_url, c.labels, c.generation,
+           CASE WHEN c.policy <> '{}' THEN (c.spec->'suspend_timeout_seconds')::text END, c.spec_hash,
+           c.change_seq, c.created_at, c.updated_at, c.policy, c.deleted_at IS NOT NULL"
+    };
+}
+pub(crate) use columns;
 
-const ONE: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, false, o.observed, c.policy
+const ONE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", o.observed
     FROM computes c LEFT JOIN observed o ON o.compute_id = c.compute_id
-    WHERE c.compute_id = $1 AND c.deleted_at IS NULL";
+    WHERE c.compute_id = $1 AND c.deleted_at IS NULL"
+);
 
-pub(crate) const COMPUTES_ABOVE: &str = "
-    SELECT c.compute_id, c.agent_url, c.labels, c.generation, c.spec, c.spec_hash, c.change_seq, c.created_at,
-           c.updated_at, c.deleted_at IS NOT NULL,
-           (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id), c.policy
+pub(crate) const COMPUTES_ABOVE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", (SELECT o.observed FROM observed o WHERE o.compute_id = c.compute_id)
     FROM computes c
-    WHERE c.change_seq > $1 ORDER BY c.change_seq";
+    WHERE c.change_seq > $1 ORDER BY c.change_seq"
+);
 
 pub(crate) const OBSERVED_ABOVE: &str =
     "SELECT compute_id, observed, change_seq FROM observed WHERE change_seq > $1 ORDER BY change_seq";
 
 /// What identifies that which was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Epoch {
-    cluster_id: ClusterId,
+pub(crate) struct Epoch {
+    pub(crate) cluster_id: ClusterId,
     /// How many migrations ran, and the newest.
     schema: String,
     timeline: String,
@@ -83,6 +91,8 @@ pub enum Afresh {
     Identity,
     /// Changes that were loaded are not there any more.
     LostChanges,
+    /// Tombstones that came after what was loaded have been pruned: a compute may have gone without a trace.
+    Pruned,
     /// The server was started again. It may have been given older data, on which the numbers of the lost changes were
     /// drawn again since: only a load can tell.
     Restarted,
@@ -98,6 +108,7 @@ impl Afresh {
             Self::Timeline => "timeline",
             Self::Identity => "identity",
             Self::LostChanges => "lost_changes",
+            Self::Pruned => "pruned",
             Self::Restarted => "restarted",
         }
     }
@@ -167,9 +178,9 @@ pub struct Tail {
     epoch: Option<Epoch>,
 }
 
-struct Open {
-    session: Session,
-    head: Statement,
+pub(crate) struct Open {
+    pub(crate) session: Session,
+    pub(crate) head: Statement,
     computes: Statement,
     observed: Statement,
 }
@@ -200,7 +211,7 @@ impl Database {
             session.client().query_opt(ONE, &[&compute_id.as_str()]).await.map_err(DbError::query(DOING))
         };
         let Some(row) = bounded(self.connector().patience(), DOING, read).await? else { return Ok(None) };
-        Ok(Some((record_of(&row)?, row.get::<_, Option<Value>>(10).map(observed_of).transpose()?)))
+        Ok(Some((record_of(&row)?, row.get::<_, Option<JsonBytes<'_>>>(11).map(observed_of).transpose()?)))
     }
 }
 
@@ -211,14 +222,13 @@ impl Tail {
         Self { db, open: None, epoch: None }
     }
 
-    /// Everything as of one moment. The rows come in pages, so a large fleet needs no long statement, and beside the result
-    /// no more memory than a page.
+    /// Everything as of one moment.
     ///
     /// # Errors
     /// Any [`DbError`]; before the migrations the tables are missing.
     pub async fn load(&mut self) -> Result<LoadedState, DbError> {
-        let mut open = self.connected().await?;
-        let (loaded, epoch) = load(&self.db, &mut open).await?;
+        let open = self.connected().await?;
+        let (loaded, epoch) = whole::load(&self.db, &open).await?;
         self.open = Some(open);
         self.epoch = Some(epoch);
         Ok(loaded)
@@ -235,7 +245,8 @@ impl Tail {
         let (head, computes, observed) = bounded(self.db.connector().patience(), "caught up", read).await?;
         self.open = Some(open);
         let (change_seq, epoch) = head_of(&head);
-        if let Some(why) = differs(&known, &epoch, cursor, change_seq) {
+        let pruned: Option<i64> = head.get(6);
+        if let Some(why) = differs(&known, &epoch, cursor, change_seq, pruned.unwrap_or(0)) {
             return Ok(Caught::Afresh(why));
         }
         Ok(Caught::News(News { change_seq, items: items_of(&computes, &observed)? }))
@@ -259,7 +270,7 @@ impl Tail {
     }
 }
 
-fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option<Afresh> {
+fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64, pruned: i64) -> Option<Afresh> {
     if known.system != found.system || known.cluster_id != found.cluster_id {
         Some(Afresh::Identity)
     } else if known.timeline != found.timeline {
@@ -268,42 +279,11 @@ fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option
         Some(Afresh::Schema)
     } else if change_seq < cursor {
         Some(Afresh::LostChanges)
+    } else if pruned > cursor {
+        Some(Afresh::Pruned)
     } else {
         (known.started != found.started).then_some(Afresh::Restarted)
     }
-}
-
-async fn load(db: &Database, open: &mut Open) -> Result<(LoadedState, Epoch), DbError> {
-    const DOING: &str = "loaded the state";
-    let (patience, failed) = (db.connector().patience(), || DbError::query(DOING));
-    let head = open.head.clone();
-    let begin = async {
-        let begun = open.session.client_mut().build_transaction();
-        let begun = begun.isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-        let transaction = begun.start().await.map_err(failed())?;
-        let head = transaction.query_one(&head, &[]).await.map_err(failed())?;
-        let portal = transaction.bind(ALL, &[]).await.map_err(failed())?;
-        Ok((transaction, head, portal))
-    };
-    let (transaction, head, portal) = bounded(patience, DOING, begin).await?;
-    let (mut computes, mut observed) = (Vec::new(), Vec::new());
-    loop {
-        let page = async { transaction.query_portal(&portal, PAGE).await.map_err(failed()) };
-        let page = bounded(patience, DOING, page).await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            let record = record_of(row)?;
-            if let Some(seen) = row.get::<_, Option<Value>>(10) {
-                observed.push((record.compute_id.clone(), observed_of(seen)?));
-            }
-            computes.push(record);
-        }
-    }
-    bounded(patience, DOING, async { transaction.commit().await.map_err(failed()) }).await?;
-    let (change_seq, epoch) = head_of(&head);
-    Ok((LoadedState { change_seq, cluster_id: epoch.cluster_id, computes, observed }, epoch))
 }
 
 /// Head, computes and observations above `cursor`, sent in one go. A statement that fails makes the later ones fail, too;
@@ -338,7 +318,7 @@ pub(crate) async fn above(client: &Client, last: i64) -> Result<Vec<Item>, DbErr
     Ok(items)
 }
 
-fn head_of(row: &Row) -> (i64, Epoch) {
+pub(crate) fn head_of(row: &Row) -> (i64, Epoch) {
     let epoch = Epoch {
         cluster_id: ClusterId(row.get(1)),
         schema: row.get(2),
@@ -353,10 +333,10 @@ fn head_of(row: &Row) -> (i64, Epoch) {
 fn items_of(computes: &[Row], observed: &[Row]) -> Result<Vec<Item>, DbError> {
     let mut items = Vec::with_capacity(computes.len() + observed.len());
     for row in computes {
-        items.push(if row.get(9) {
+        items.push(if row.get(10) {
             Item::Deleted { compute_id: compute_id_of(row.get(0))?, change_seq: row.get(6) }
         } else {
-            let observed = row.get::<_, Option<Value>>(10).map(observed_of).transpose()?.map(Box::new);
+            let observed = row.get::<_, Option<JsonBytes<'_>>>(11).map(observed_of).transpose()?.map(Box::new);
             Item::Compute { record: record_of(row)?, observed }
         });
     }
@@ -370,15 +350,21 @@ fn items_of(computes: &[Row], observed: &[Row]) -> Result<Vec<Item>, DbError> {
     Ok(items)
 }
 
-fn record_of(row: &Row) -> Result<ComputeRecord, DbError> {
+pub(crate) fn record_of(row: &Row) -> Result<ComputeRecord, DbError> {
+    record_with(row, labels_of(row.get(2))?)
+}
+
+/// A row of [`columns`], with its labels as somebody has read them.
+pub(crate) fn record_with(row: &Row, labels: Labels) -> Result<ComputeRecord, DbError> {
+    let policy = policy_of(row.get(9));
     Ok(ComputeRecord {
         compute_id: compute_id_of(row.get(0))?,
         agent_url: row.get(1),
-        labels: labels_of(row.get(2))?,
+        labels,
         generation: Generation(row.get(3)),
-        spec: row.get::<_, Option<Value>>(4).map(Arc::new),
+        suspend_timeout_s: timeout_of(row.get(4)).filter(|_| wants_timeout(policy)),
         spec_hash: spec_hash_of(row.get(5))?,
-        policy: policy_of(&row.get(11)),
+        policy,
         change_seq: row.get(6),
         created_at: row.get(7),
         updated_at: row.get(8),
@@ -412,7 +398,8 @@ mod tests {
             (&restarted, 5, Some(Afresh::Restarted)),
             (&restarted, 4, Some(Afresh::LostChanges)),
         ] {
-            assert_eq!(differs(&known, found, 5, change_seq), why);
+            assert_eq!(differs(&known, found, 5, change_seq, 5), why);
         }
+        assert_eq!(differs(&known, &known, 5, 9, 6), Some(Afresh::Pruned));
     }
 }

@@ -3,8 +3,9 @@
 //! Who calls it: `storage_controller`, and nobody else. What it calls: PostgreSQL. It knows no HTTP and no clients.
 //!
 //! ```text
-//!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
+//!   Database ── bootstrap, read_leader, load, spec_text, history, pending, rehearse, migrate (pool, short sessions)
 //!            └─ listen ──▶ Notices                                                           (a session each)
+//!            ├─ look_after_journal ── partitions, tombstones                        (a session each time)
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
@@ -31,9 +32,12 @@ mod notices;
 mod records;
 mod rehearse;
 mod release;
+mod retention;
 mod schema;
 mod session;
+mod specs;
 mod term;
+mod whole;
 mod writer;
 
 use std::future::Future;
@@ -47,12 +51,16 @@ pub use database::{Database, PoolUse};
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed};
+pub use load::Wanted;
 pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
-pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
+pub use records::{
+    Compat, ComputeRecord, Ended, JournalEntry, JournalKind, Labels, LoadedState, SpecRecord, TermRecord,
+};
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
+pub use retention::{Keep, Kept, Pruned};
 pub use term::LeaderTerm;
 pub use writer::{
     Action, Asker, Batch, BatchHook, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask,

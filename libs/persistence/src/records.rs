@@ -3,13 +3,16 @@
 //! Called by: `load`, `lease`, `writer`, and by callers that keep them in memory.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::Policy;
+use pgfleet_api::policy::{Mode, Policy, SuspendPolicy};
 use pgfleet_api::{ClusterId, ComputeId, Generation, InstanceId, SpecHash, Term};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_postgres::types::{FromSql, Type, accepts};
 
 use crate::error::DbError;
 
@@ -68,7 +71,10 @@ pub struct Compat {
     pub lowest_writer: i32,
 }
 
-/// What was asked for one compute.
+/// Labels of a compute; computes with the same ones share them after a load.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// What was asked for one compute, without the text of its spec.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComputeRecord {
     /// Its name.
@@ -76,13 +82,13 @@ pub struct ComputeRecord {
     /// Where its agent is reached.
     pub agent_url: String,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Counter of its spec. 0: it never had one. Above 0 without a spec: it was deleted and registered again.
     pub generation: Generation,
-    /// The spec as its owner wrote it.
-    pub spec: Option<Arc<Value>>,
-    /// Content of the spec.
+    /// Content of the spec; its text is read when it is needed, see [`crate::Database::spec_text`].
     pub spec_hash: Option<SpecHash>,
+    /// The spec's `suspend_timeout_seconds`; none where the policy does not ask for it, or it is no number.
+    pub suspend_timeout_s: Option<i64>,
     /// How far the leader may go with it by itself.
     pub policy: Policy,
     /// Number of the change that made this row.
@@ -166,24 +172,83 @@ pub struct JournalEntry {
     pub detail: Value,
 }
 
-pub(crate) fn compute_id_of(text: String) -> Result<ComputeId, DbError> {
-    ComputeId::try_from(text).map_err(|error| DbError::content("compute id", error))
+pub(crate) fn compute_id_of(text: &str) -> Result<ComputeId, DbError> {
+    text.parse().map_err(|error| DbError::content("compute id", error))
 }
 
-pub(crate) fn spec_hash_of(text: Option<String>) -> Result<Option<SpecHash>, DbError> {
-    text.map(SpecHash::try_from).transpose().map_err(|error| DbError::content("spec hash", error))
+pub(crate) fn spec_hash_of(text: Option<&str>) -> Result<Option<SpecHash>, DbError> {
+    text.map(str::parse).transpose().map_err(|error| DbError::content("spec hash", error))
 }
 
-pub(crate) fn labels_of(value: Value) -> Result<BTreeMap<String, String>, DbError> {
-    serde_json::from_value(value).map_err(|error| DbError::content("set of labels", error))
+/// Whether anybody asks for the timeout of a compute with this policy.
+pub(crate) fn wants_timeout(policy: Policy) -> bool {
+    match policy.suspend {
+        SuspendPolicy::Never => false,
+        SuspendPolicy::WhenIdle => true,
+    }
 }
 
-/// A word that only a later build knows reads as the default, by which the leader does nothing on its own.
-pub(crate) fn policy_of(value: &Value) -> Policy {
-    let suspend = value.get("suspend").and_then(|word| serde_json::from_value(word.clone()).ok());
-    Policy { suspend: suspend.unwrap_or_default() }
+/// What is no number is none, as for whoever judges it.
+pub(crate) fn timeout_of(text: Option<&str>) -> Option<i64> {
+    text?.parse().ok()
 }
 
-pub(crate) fn observed_of(value: Value) -> Result<Observed, DbError> {
-    serde_json::from_value(value).map_err(|error| DbError::content("observed state", error))
+pub(crate) fn labels_of(json: JsonBytes<'_>) -> Result<Labels, DbError> {
+    serde_json::from_slice(json.0).map(Arc::new).map_err(|error| DbError::content("set of labels", error))
+}
+
+/// A word that only a later build knows reads as one by which the leader does nothing on its own.
+pub(crate) fn policy_of(json: JsonBytes<'_>) -> Policy {
+    fn read<T: DeserializeOwned>(value: &Value, name: &str) -> Option<T> {
+        value.get(name).and_then(|word| serde_json::from_value(word.clone()).ok())
+    }
+    // Nearly all have the default.
+    if json.0 == b"{}" {
+        return Policy::default();
+    }
+    let value: Value = serde_json::from_slice(json.0).unwrap_or_default();
+    let mode = if value.get("mode").is_some() { read(&value, "mode").unwrap_or(Mode::Pause) } else { Mode::Active };
+    Policy { suspend: read(&value, "suspend").unwrap_or_default(), mode, pending: read(&value, "pending") }
+}
+
+pub(crate) fn observed_of(json: JsonBytes<'_>) -> Result<Observed, DbError> {
+    serde_json::from_slice(json.0).map_err(|error| DbError::content("observed state", error))
+}
+
+/// A column of type `jsonb` as the bytes of its text: it is read into its type without a tree of values in between.
+pub(crate) struct JsonBytes<'a>(pub(crate) &'a [u8]);
+
+impl<'a> FromSql<'a> for JsonBytes<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        match raw.split_first() {
+            Some((1, text)) => Ok(Self(text)),
+            _ => Err("an unknown version of jsonb".into()),
+        }
+    }
+
+    accepts!(JSONB);
+}
+
+#[cfg(test)]
+mod tests {
+    use pgfleet_api::policy::SuspendPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_word_of_a_policy_lets_the_leader_do_less() {
+        let active = Policy::default();
+        let rows = [
+            (json!({}), active),
+            (json!({"suspend": "when_idle"}), Policy { suspend: SuspendPolicy::WhenIdle, ..active }),
+            (json!({"suspend": "at_noon", "mode": "stop"}), Policy { mode: Mode::Stop, ..active }),
+            (json!({"mode": "from_the_future"}), Policy { mode: Mode::Pause, ..active }),
+            (json!({"pending": null}), active),
+            (json!({"pending": {"action": "explode", "generation": 3}}), active),
+        ];
+        for (value, policy) in rows {
+            assert_eq!(policy_of(&value), policy, "{value}");
+        }
+    }
 }

@@ -268,10 +268,6 @@ impl Session {
         &self.client
     }
 
-    pub(crate) fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }

@@ -4,22 +4,23 @@
 //! `LeaderTerm` made; no retry happens here, because whether and when to try again is the engine's decision.
 
 mod metrics;
+mod silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_api::activity::Activity;
-use pgfleet_api::agent::ConfigureRequest;
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::plan::PlanResponse;
-use pgfleet_api::{ComputeId, ErrorCode, Fence};
+use pgfleet_api::{ComputeId, ErrorCode, Fence, SpecText};
 use pgfleet_clients::agent::{AgentClient, AgentError};
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::pause::{PausePoint, Pauses};
-use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use metrics::{AgentMetrics, Outcome};
+pub use silence::is_silence;
 
 /// The way to every agent. Cheap to clone.
 #[derive(Clone)]
@@ -72,10 +73,15 @@ impl Agents {
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn push(&self, place: Place<'_>, url: &str, fence: Fence, spec: &Value) -> Result<Observed, AgentError> {
-        let body = ConfigureRequest { spec: spec.clone(), fence: Some(fence), compute_ctl_config: None };
+    pub async fn push(
+        &self,
+        place: Place<'_>,
+        url: &str,
+        fence: Fence,
+        spec: &SpecText,
+    ) -> Result<Observed, AgentError> {
         let begun = Instant::now();
-        let answer = self.client.configure(url, &body).await;
+        let answer = self.client.configure(url, spec, &fence).await;
         drop(place);
         self.metrics.pushed(outcome(&answer), begun.elapsed());
         answer.map(Observed::from)
@@ -85,7 +91,7 @@ impl Agents {
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn plan(&self, url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+    pub async fn plan(&self, url: &str, spec: &SpecText) -> Result<PlanResponse, AgentError> {
         self.client.plan(url, spec).await
     }
 
@@ -99,6 +105,17 @@ impl Agents {
         drop(place);
         self.metrics.probed(outcome(&answer));
         answer.map(|mut status| Probed { activity: status.activity.take(), observed: Observed::from(status) })
+    }
+
+    /// Asks the agent to end a compute; returns when its PostgreSQL is gone.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn terminate(&self, url: &str, fence: Fence, mode: TerminateMode) -> Result<(), AgentError> {
+        let place = self.places.acquire().await;
+        let answer = self.client.end(url, fence, mode).await;
+        drop(place);
+        answer.map(drop)
     }
 
     /// Asks the agent to end a compute that nobody has used for so long; returns when its PostgreSQL is gone.

@@ -21,6 +21,7 @@ use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_domain::loss::What;
+use pgfleet_domain::probing::Pace;
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::{KeySets, Verifier};
 use pgfleet_runtime::http::Layers;
@@ -38,10 +39,10 @@ pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, Doors};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
+use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
-use crate::metrics::{FleetMetrics, Metrics, Rooms};
-use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
+use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
+use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
@@ -111,7 +112,7 @@ impl App {
         let ingredients = Ingredients {
             database: database.clone(),
             memory: memory.clone(),
-            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
+            agents: Agents::new(client, engine(&args).calls() + PRESENCE_CALLS, groups.agents.clone(), doors),
             office: office.clone(),
             migrations: MigrationOptions {
                 budget: args.migration_budget,
@@ -119,9 +120,10 @@ impl App {
             },
             prepared: prepared.clone(),
             pauses: pauses.clone(),
-            engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
-            sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
+            engine: engine(&args),
+            presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
+            keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
@@ -141,11 +143,7 @@ impl App {
             losses: Losses::new(me, groups.losses.clone()),
             tasks: tasks.child("leadership"),
         });
-        let chair = leadership.clone();
-        let losses = leadership.losses().clone();
-        let follower = follower
-            .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
-            .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)));
+        let follower = heard_by(follower, &leadership);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
@@ -226,6 +224,14 @@ impl App {
             (None, None) => Err(AppError::Task("the leadership ended".to_owned())),
         }
     }
+}
+
+/// The chair hears how far the memory is, and what it found missing.
+fn heard_by(follower: Follower, chair: &Chair) -> Follower {
+    let (losses, chair) = (chair.losses().clone(), chair.clone());
+    follower
+        .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
+        .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)))
 }
 
 impl First {
@@ -310,10 +316,26 @@ impl Opening {
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
-        let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
+        let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
         let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
+    }
+}
+
+fn engine(args: &Args) -> crate::reconcile::Settings {
+    crate::reconcile::Settings {
+        concurrency: args.reconcile_concurrency,
+        per_host: args.host_concurrency,
+        ..Default::default()
+    }
+}
+
+fn presence(args: &Args) -> PresenceSettings {
+    PresenceSettings {
+        pace: Pace::new(args.probe_min, args.probe_max),
+        max_offline: args.max_offline_interval,
+        connect_rate: args.connect_rate,
     }
 }
 
@@ -353,6 +375,7 @@ struct Groups {
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
     follower: Arc<FollowerMetrics>,
+    presence: Arc<PresenceMetrics>,
 }
 
 impl Default for Groups {
@@ -365,6 +388,7 @@ impl Default for Groups {
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
             follower: Arc::new(FollowerMetrics::new()),
+            presence: Arc::new(PresenceMetrics::new()),
         }
     }
 }
@@ -377,7 +401,14 @@ impl Groups {
     }
 
     fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
-        let tally = move || office.leading().map(|leading| leading.snapshot.tally()).unwrap_or_default();
+        let counts = move || {
+            let leading = office.leading();
+            leading.map_or_else(FleetCounts::default, |leading| FleetCounts {
+                tally: leading.snapshot.tally(),
+                lag_ages: leading.snapshot.lag_ages(chrono::Utc::now().timestamp()),
+                presence: leading.presence.counts(),
+            })
+        };
         let rooms = Rooms {
             leadership: self.leadership,
             losses: self.losses,
@@ -385,7 +416,8 @@ impl Groups {
             agents: self.agents,
             database: self.database,
             follower: self.follower,
-            fleet: FleetMetrics(Arc::new(tally)),
+            fleet: FleetMetrics(Arc::new(counts)),
+            presence: self.presence,
             http,
             requests: self.requests,
             tasks: tasks.metrics(),

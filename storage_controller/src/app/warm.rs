@@ -26,10 +26,10 @@ fn row(entry: &Entry) -> Value {
     json!({
         "compute_id": record.compute_id,
         "agent_url": record.agent_url,
-        "labels": record.labels,
+        "labels": record.labels.as_ref(),
         "generation": record.generation,
-        "spec": record.spec.as_deref(),
         "spec_hash": record.spec_hash,
+        "suspend_timeout_s": record.suspend_timeout_s,
         "policy": record.policy,
         "change_seq": record.change_seq,
         "created_at_us": record.created_at.timestamp_micros(),

@@ -1,14 +1,23 @@
 //! The observed map. One short lock, never held across an await; readers get cheap clones of whole entries.
+//!
+//! Called by: every room that shows, changes or watches a compute. It calls nobody. Parts: `fleet` (what is under the lock),
+//! `pages` (lists in pieces), `news` (what a follower reads). Invariants: nothing that is done under the lock grows with the
+//! fleet, but a list without a limit, which only tests ask for; the text of no spec is in here.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::{ComputeView, Observed};
-use pgfleet_api::{ComputeId, Generation};
+use pgfleet_api::policy::Policy;
+use pgfleet_api::{ComputeId, ErrorCode, Generation};
 use pgfleet_domain::reconcile::Intent;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
+
+use fleet::Fleet;
+pub use lagging::LagAges;
+pub use pages::{Filter, Page};
 
 /// One compute: the committed intent and the last observation.
 #[derive(Debug, Clone)]
@@ -28,6 +37,10 @@ pub struct Trouble {
     pub call: Call,
     /// Why, in one line.
     pub why: Arc<str>,
+    /// The agent's code, if it answered with one.
+    pub refused: Option<ErrorCode>,
+    /// When calls of this kind began to fail; by this leadership's clock.
+    pub since: Instant,
 }
 
 /// A kind of call to an agent. A successful push is worth more than a probe: an agent that answers for its status and
@@ -61,7 +74,7 @@ impl Entry {
         ComputeView {
             compute_id: self.record.compute_id.clone(),
             agent_url: self.record.agent_url.clone(),
-            labels: self.record.labels.clone(),
+            labels: self.record.labels.as_ref().clone(),
             generation: self.record.generation,
             spec_hash: self.record.spec_hash.clone(),
             applied_generation: observed.as_ref().and_then(|seen| seen.applied_generation),
@@ -69,29 +82,12 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
-            policy: self.record.policy,
+            availability: None,
+            // One that was passed over is not shown: nobody does it any more.
+            policy: Policy { pending: self.record.policy.wanted(self.record.generation), ..self.record.policy },
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }
-    }
-}
-
-/// Which entries a page wants.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this state.
-    pub state: Option<ComputeState>,
-    /// Only with this label.
-    pub label: Option<(String, String)>,
-    /// Only those behind, or only those that are not.
-    pub lagging: Option<bool>,
-}
-
-impl Filter {
-    fn admits(&self, entry: &Entry) -> bool {
-        self.state.is_none_or(|state| entry.observed.as_ref().is_some_and(|seen| seen.state == state))
-            && self.label.as_ref().is_none_or(|(key, value)| entry.record.labels.get(key) == Some(value))
-            && self.lagging.is_none_or(|lagging| lagging == (entry.lag() > 0))
     }
 }
 
@@ -125,24 +121,6 @@ impl Tally {
     }
 }
 
-#[derive(Debug, Default)]
-struct Fleet {
-    entries: BTreeMap<ComputeId, watch::Sender<Arc<Entry>>>,
-    tally: Tally,
-    /// Observations that are not in the database yet.
-    unsaved: BTreeSet<ComputeId>,
-}
-
-impl Fleet {
-    fn remove(&mut self, id: &ComputeId) {
-        if let Some(entry) = self.entries.remove(id) {
-            let old = entry.borrow().clone();
-            self.tally.count(&old, -1);
-            self.unsaved.remove(id);
-        }
-    }
-}
-
 /// The handle to the map; cheap to clone. The same map serves a member that follows and, when it takes over, its
 /// leadership.
 #[derive(Debug, Clone, Default)]
@@ -152,21 +130,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A map that holds what was loaded; nothing in it is unsaved.
+    /// A map that holds what was loaded; nothing in it is unsaved. Both lists are ordered by id.
     #[must_use]
     pub fn loaded(computes: Vec<ComputeRecord>, observed: Vec<(ComputeId, Observed)>) -> Self {
-        let snapshot = Self::default();
-        let mut seen: BTreeMap<ComputeId, Arc<Observed>> =
-            observed.into_iter().map(|(id, observed)| (id, Arc::new(observed))).collect();
-        let mut fleet = snapshot.lock();
-        for record in computes {
-            let id = record.compute_id.clone();
-            let entry = Entry { observed: seen.remove(&id), record: Arc::new(record), trouble: None };
-            fleet.tally.count(&entry, 1);
-            fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
-        }
-        drop(fleet);
-        snapshot
+        Self { fleet: Arc::new(Mutex::new(Fleet::of(computes, observed))), ..Self::default() }
     }
 
     /// A poisoned lock means a panic between two plain assignments; the map itself is whole.
@@ -177,58 +144,30 @@ impl Snapshot {
     /// One compute.
     #[must_use]
     pub fn get(&self, id: &ComputeId) -> Option<Arc<Entry>> {
-        self.lock().entries.get(id).map(|entry| entry.borrow().clone())
+        self.lock().get(id).cloned()
     }
 
     /// One compute and every change of it. The channel closes when the compute is deleted.
     #[must_use]
     pub fn subscribe(&self, id: &ComputeId) -> Option<watch::Receiver<Arc<Entry>>> {
-        self.lock().entries.get(id).map(watch::Sender::subscribe)
+        self.lock().subscribe(id)
     }
 
     /// How many computes there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().entries.len()
-    }
-
-    /// Up to `limit` entries after `cursor` that pass the filter, ordered by id, and whether there are more.
-    #[must_use]
-    pub fn page(&self, filter: &Filter, cursor: Option<&ComputeId>, limit: usize) -> (Vec<Arc<Entry>>, bool) {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let fleet = self.lock();
-        let from = cursor.map_or(Unbounded, Excluded);
-        let mut found = fleet
-            .entries
-            .range::<ComputeId, _>((from, Unbounded))
-            .map(|(_, entry)| entry.borrow().clone())
-            .filter(|entry| filter.admits(entry));
-        let page: Vec<_> = found.by_ref().take(limit).collect();
-        let more = found.next().is_some();
-        (page, more)
+        self.lock().count()
     }
 
     /// Takes in a committed record. An older one than is known, which a slower caller may bring, is ignored.
     pub fn committed(&self, record: ComputeRecord) {
         let mut fleet = self.lock();
-        let fleet = &mut *fleet;
-        match fleet.entries.get(&record.compute_id) {
-            Some(known) => {
-                let old = known.borrow().clone();
-                if old.record.change_seq < record.change_seq {
-                    let new = Entry { record: Arc::new(record), ..Entry::clone(&old) };
-                    fleet.tally.count(&old, -1);
-                    fleet.tally.count(&new, 1);
-                    known.send_replace(Arc::new(new));
-                }
-            }
-            None => {
-                let id = record.compute_id.clone();
-                let entry = Entry { record: Arc::new(record), observed: None, trouble: None };
-                fleet.tally.count(&entry, 1);
-                fleet.entries.insert(id, watch::Sender::new(Arc::new(entry)));
-            }
-        }
+        let new = match fleet.get(&record.compute_id) {
+            Some(old) if old.record.change_seq >= record.change_seq => return,
+            Some(old) => Entry { record: Arc::new(record), ..Entry::clone(old) },
+            None => Entry { record: Arc::new(record), observed: None, trouble: None },
+        };
+        fleet.put(new);
     }
 
     /// Forgets a compute whose delete was committed.
@@ -241,9 +180,7 @@ impl Snapshot {
     /// A lower `status_seq` of the same boot is an answer that was overtaken; another boot was met by our own contact.
     pub fn observed(&self, id: &ComputeId, call: Call, observed: Observed) -> bool {
         let mut fleet = self.lock();
-        let fleet = &mut *fleet;
-        let Some(slot) = fleet.entries.get(id) else { return false };
-        let old = slot.borrow().clone();
+        let Some(old) = fleet.get(id).cloned() else { return false };
         let overtaken = old
             .observed
             .as_ref()
@@ -253,12 +190,9 @@ impl Snapshot {
         if overtaken || (same && old.trouble == trouble) {
             return false;
         }
-        let new = Entry { record: old.record.clone(), observed: Some(Arc::new(observed)), trouble };
-        fleet.tally.count(&old, -1);
-        fleet.tally.count(&new, 1);
-        slot.send_replace(Arc::new(new));
+        fleet.put(Entry { record: old.record.clone(), observed: Some(Arc::new(observed)), trouble });
         if !same {
-            fleet.unsaved.insert(id.clone());
+            fleet.unsaved.insert(old.record.compute_id.clone());
             self.changed.notify_one();
         }
         !same
@@ -268,32 +202,29 @@ impl Snapshot {
     /// Only a record that is newer than the one read stays.
     pub fn reloaded(&self, record: ComputeRecord, observed: Option<Observed>) {
         let mut fleet = self.lock();
-        let fleet = &mut *fleet;
         let id = record.compute_id.clone();
-        let Some(slot) = fleet.entries.get(&id) else { return };
-        let old = slot.borrow().clone();
+        let Some(old) = fleet.get(&id).cloned() else { return };
         let newer = old.record.change_seq > record.change_seq;
         let record = if newer { old.record.clone() } else { Arc::new(record) };
-        let new = Entry { record, observed: observed.map(Arc::new), trouble: None };
-        fleet.tally.count(&old, -1);
-        fleet.tally.count(&new, 1);
-        slot.send_replace(Arc::new(new));
+        fleet.put(Entry { record, observed: observed.map(Arc::new), trouble: None });
         // What was seen and not saved is seen again by the next probe.
         fleet.unsaved.remove(&id);
     }
 
     /// Notes why a call failed; what was last seen of the compute stays.
     pub fn failed(&self, id: &ComputeId, call: Call, why: &str) {
-        let fleet = self.lock();
-        if let Some(slot) = fleet.entries.get(id) {
-            let trouble = Some(Trouble { call, why: Arc::from(why) });
-            slot.send_if_modified(|entry| {
-                let news = entry.trouble != trouble;
-                if news {
-                    *entry = Arc::new(Entry { trouble, ..Entry::clone(entry) });
-                }
-                news
-            });
+        self.refused(id, call, why, None);
+    }
+
+    /// As [`Self::failed`], with the agent's code if it answered with one.
+    pub fn refused(&self, id: &ComputeId, call: Call, why: &str, refused: Option<ErrorCode>) {
+        let mut fleet = self.lock();
+        let Some(old) = fleet.get(id).cloned() else { return };
+        let known = old.trouble.as_ref();
+        if known.is_none_or(|known| known.call != call || *known.why != *why || known.refused != refused) {
+            let since = known.map_or_else(Instant::now, |known| known.since);
+            let trouble = Some(Trouble { call, why: Arc::from(why), refused, since });
+            fleet.put(Entry { trouble, ..Entry::clone(&old) });
         }
     }
 
@@ -303,7 +234,7 @@ impl Snapshot {
         let mut fleet = self.lock();
         let ids = std::mem::take(&mut fleet.unsaved);
         let seen = |id: ComputeId| {
-            let observed = fleet.entries.get(&id)?.borrow().observed.clone()?;
+            let observed = fleet.get(&id)?.observed.clone()?;
             Some((id, observed))
         };
         ids.into_iter().filter_map(seen).collect()
@@ -312,7 +243,7 @@ impl Snapshot {
     /// Marks an observation as not saved, after a write that failed.
     pub fn keep_unsaved(&self, id: ComputeId) {
         let mut fleet = self.lock();
-        if fleet.entries.contains_key(&id) {
+        if fleet.get(&id).is_some() {
             fleet.unsaved.insert(id);
         }
     }
@@ -333,16 +264,6 @@ impl Snapshot {
         self.changed.notify_one();
     }
 
-    /// What was observed of up to `limit` computes after `after`, ordered by id: for a successor, page by page.
-    #[must_use]
-    pub fn observed_page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<(ComputeId, Arc<Observed>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let fleet = self.lock();
-        let rest = fleet.entries.range::<ComputeId, _>((after.map_or(Unbounded, Excluded), Unbounded));
-        let seen = rest.filter_map(|(id, entry)| Some((id.clone(), entry.borrow().observed.clone()?)));
-        seen.take(limit).collect()
-    }
-
     /// Counts for metrics.
     #[must_use]
     pub fn tally(&self) -> Tally {
@@ -350,6 +271,9 @@ impl Snapshot {
     }
 }
 
+mod fleet;
+mod lagging;
 mod news;
+mod pages;
 #[cfg(test)]
 mod tests;

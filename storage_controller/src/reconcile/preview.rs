@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use pgfleet_api::SpecText;
 use pgfleet_api::plan::PlanResponse;
 use pgfleet_clients::agent::AgentError;
-use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::agents::Agents;
@@ -30,7 +30,7 @@ impl Preview {
     ///
     /// # Errors
     /// See [`AgentError`].
-    pub async fn plan(&self, agent_url: &str, spec: &Value) -> Result<PlanResponse, AgentError> {
+    pub async fn plan(&self, agent_url: &str, spec: &SpecText) -> Result<PlanResponse, AgentError> {
         let _place = self.places.acquire().await;
         self.agents.plan(agent_url, spec).await
     }

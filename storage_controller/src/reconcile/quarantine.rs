@@ -1,6 +1,6 @@
 //! Keeps a defect to the one compute whose work meets it.
 //!
-//! Called by the engine (passes) and the window's sweep (probes), which run their work inside [`Quarantine::watch`], and by
+//! Called by the engine (passes) and the window's prober (probes), which run their work inside [`Quarantine::watch`], and by
 //! the desk, which shows and clears. It calls `domain::quarantine` to decide, the writer for the journal, and the database
 //! for a compute's state anew. Invariants: a panic ends no task but its own work's, and what that held is given back as the
 //! stack unwinds; the next pass after it begins with the compute as the database has it; a compute that panicked too often
@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use pgfleet_api::ComputeId;
 use pgfleet_api::compute::{ComputeView, QuarantineView};
+use pgfleet_api::{ComputeId, SpecHash, SpecText};
 use pgfleet_domain::quarantine::{Event, Limits, State, Verdict, decide};
-use pgfleet_persistence::{Action, Asker, Change, Committed, Database, WriteError, Writer};
+use pgfleet_persistence::{Action, Asker, Change, Committed, Database, DbError, WriteError, Writer};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::supervisor::panic_text;
@@ -208,13 +208,18 @@ impl Quarantine {
         self.tools.writer.submit_for(asker, change).await
     }
 
+    /// The text of the spec that is to be pushed; `None` if the compute has another one by now.
+    pub(super) async fn spec_text(&self, id: &ComputeId, hash: &SpecHash) -> Result<Option<SpecText>, DbError> {
+        self.tools.database.spec_text(id, hash).await
+    }
+
     /// Tells others what an agent said.
     pub(super) fn tell(&self, heard: Heard) {
         (self.tools.tell)(heard);
     }
 
     /// Notes in the journal what the controller does or meets by itself.
-    pub(super) async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
+    pub async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
         let action = Action { compute_id: Some(id.clone()), actor: ACTOR.to_owned(), reason: None, detail };
         if let Err(error) = self.tools.writer.submit(Change::Journal(action)).await {
             tracing::warn!(compute_id = %id, %error, "what the controller did or met is not in the journal");

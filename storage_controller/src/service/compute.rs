@@ -7,7 +7,7 @@ use pgfleet_api::compute::{
     ComputeList, ComputeView, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitOutcome, WaitQuery, WaitResult,
 };
 use pgfleet_api::policy::PutPolicy;
-use pgfleet_api::{ComputeId, Generation};
+use pgfleet_api::{ComputeId, Generation, SpecHash};
 use pgfleet_domain::reconcile::settled;
 use pgfleet_domain::spec::{SpecError, parse, spec_hash};
 use pgfleet_persistence::{Action, Asker, Change, Committed, NewSpec, WriteError};
@@ -15,13 +15,22 @@ use serde_json::{Value, json};
 
 use super::rules::check_registration;
 use super::{Desk, Leading, Operation, ServiceError};
-use crate::observe::{Entry, Filter};
+use crate::observe::{Entry, Filter, Snapshot};
 
 pub(super) const PAGE: u32 = 100;
 pub(super) const MAX_PAGE: u32 = 1000;
 /// Seconds that a wait takes if it does not say.
 pub const WAIT_S: u64 = 60;
 const MAX_WAIT_S: u64 = 600;
+/// How long the memory may take to hear of a commit.
+const NEWER: Duration = Duration::from_secs(2);
+
+/// A spec with its content.
+pub(super) struct CurrentSpec {
+    pub(super) generation: Generation,
+    pub(super) spec_hash: SpecHash,
+    pub(super) spec: Value,
+}
 
 impl Desk {
     /// Registers a compute or changes its registration, with a spec if there is one. Idempotent.
@@ -74,16 +83,37 @@ impl Desk {
     /// The current spec.
     ///
     /// # Errors
-    /// Unknown compute, no spec, or this member does not lead.
-    pub fn get_spec(&self, id: &ComputeId) -> Result<SpecView, ServiceError> {
+    /// Unknown compute, no spec, the database does not answer, or this member does not lead.
+    pub async fn get_spec(&self, id: &ComputeId) -> Result<SpecView, ServiceError> {
         let leading = self.leading()?;
-        let entry = self.entry(&leading, id)?;
-        let record = &entry.record;
-        match (&record.spec, &record.spec_hash) {
-            (Some(spec), Some(spec_hash)) => {
-                Ok(SpecView { generation: record.generation, spec_hash: spec_hash.clone(), spec: Value::clone(spec) })
+        let found = self.spec_in_memory(&leading, id).await?;
+        let CurrentSpec { generation, spec_hash, spec } = found.ok_or_else(|| ServiceError::NoSpec(id.clone()))?;
+        Ok(SpecView { generation, spec_hash, spec })
+    }
+
+    /// The spec that the memory names, with its content; `None` if there is none. What the database has beyond the memory is
+    /// not shown: a later read must not go back behind it.
+    pub(super) async fn spec_in_memory(
+        &self,
+        leading: &Leading,
+        id: &ComputeId,
+    ) -> Result<Option<CurrentSpec>, ServiceError> {
+        let since = Instant::now();
+        loop {
+            let entry = self.entry(leading, id)?;
+            let Some(spec_hash) = entry.record.spec_hash.clone() else { return Ok(None) };
+            let text = self.database.spec_text(id, &spec_hash).await.map_err(|error| self.read_failed(error))?;
+            if let Some(text) = text {
+                let no_json = |error| ServiceError::DatabaseAway { msg: format!("a spec cannot be read: {error}") };
+                let spec = text.value().map_err(no_json)?;
+                return Ok(Some(CurrentSpec { generation: entry.record.generation, spec_hash, spec }));
             }
-            _ => Err(ServiceError::NoSpec(id.clone())),
+            // A newer one was committed this moment, and the memory hears of it next.
+            if since.elapsed() > NEWER {
+                return Err(ServiceError::DatabaseAway { msg: "the memory does not agree with it".to_owned() });
+            }
+            self.leading()?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
@@ -91,7 +121,7 @@ impl Desk {
     ///
     /// # Errors
     /// A filter that does not parse, or this member does not lead.
-    pub fn list(&self, query: ListQuery) -> Result<ComputeList, ServiceError> {
+    pub async fn list(&self, query: ListQuery) -> Result<ComputeList, ServiceError> {
         let leading = self.leading()?;
         let limit = query.limit.unwrap_or(PAGE);
         if !(1..=MAX_PAGE).contains(&limit) {
@@ -105,7 +135,7 @@ impl Desk {
             None => None,
         };
         let filter = Filter { state: query.state, label, lagging: query.lagging };
-        let (page, more) = leading.snapshot.page(&filter, query.cursor.as_ref(), limit as usize);
+        let (page, more) = look_up(&leading.snapshot, &filter, query.cursor, limit as usize).await;
         let next_cursor = page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone());
         Ok(ComputeList { computes: page.iter().map(|entry| view(&leading, entry)).collect(), next_cursor })
     }
@@ -238,10 +268,33 @@ impl Desk {
     }
 }
 
+/// A page, piece by piece, so that a rare thing in a large fleet keeps nobody waiting.
+async fn look_up(
+    snapshot: &Snapshot,
+    filter: &Filter,
+    mut after: Option<ComputeId>,
+    limit: usize,
+) -> (Vec<Arc<Entry>>, bool) {
+    let mut found = Vec::new();
+    loop {
+        // One more than is wanted says whether there are more.
+        let piece = snapshot.piece(filter, after.as_ref(), limit + 1 - found.len());
+        found.extend(piece.entries);
+        let more = found.len() > limit;
+        if more || piece.next.is_none() {
+            found.truncate(limit);
+            return (found, more);
+        }
+        after = piece.next;
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The entry as clients see it.
 fn view(leading: &Leading, entry: &Entry) -> ComputeView {
     let mut view = entry.view();
     leading.quarantine.show(&mut view);
+    leading.presence.show(&mut view);
     view
 }
 
@@ -254,5 +307,5 @@ pub(super) fn read_spec(spec: Value, prefix: &str) -> Result<(NewSpec, Vec<Strin
     let parsed = parse(&spec)
         .map_err(|error| ServiceError::Rule(SpecError { path: format!("{prefix}{}", error.path), msg: error.msg }))?;
     let hash = spec_hash(&spec);
-    Ok((NewSpec { spec: Arc::new(spec), hash }, parsed.ignored_fields))
+    Ok((NewSpec::new(&spec, hash), parsed.ignored_fields))
 }

@@ -79,7 +79,8 @@ async fn read(database: &mut Client) -> Result<Rows, tokio_postgres::Error> {
     let computes = transaction
         .query(
             "SELECT compute_id, jsonb_build_object('compute_id', compute_id, 'agent_url', agent_url, 'labels', labels,
-                        'generation', generation, 'spec', spec, 'spec_hash', spec_hash, 'change_seq', change_seq, 'policy', policy,
+                        'generation', generation, 'spec_hash', spec_hash, 'suspend_timeout_s',
+                        CASE WHEN policy->>'suspend' = 'when_idle' THEN spec->'suspend_timeout_seconds' END, 'change_seq', change_seq, 'policy', policy,
                         'created_at_us', (extract(epoch FROM created_at) * 1000000)::bigint,
                         'updated_at_us', (extract(epoch FROM updated_at) * 1000000)::bigint)
              FROM computes WHERE deleted_at IS NULL",

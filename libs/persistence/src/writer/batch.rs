@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::Policy;
 use pgfleet_api::{ComputeId, Generation, Term};
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
@@ -20,23 +20,28 @@ use super::{Change, Item, WriteError};
 use crate::database::Database;
 use crate::error::DbError;
 use crate::lease::bounded;
-use crate::records::{JournalKind, labels_of, observed_of, policy_of, spec_hash_of};
+use crate::records::{JournalKind, labels_of, observed_of, policy_of, spec_hash_of, timeout_of};
 use crate::session::Session;
 use crate::term::{FENCE, LeaderTerm};
 
 const READ_COMPUTES: &str = "
-    SELECT compute_id, agent_url, labels, generation, CASE WHEN compute_id = ANY($2) THEN spec END,
+    SELECT compute_id, agent_url, labels, generation, CASE WHEN compute_id = ANY($2) THEN (spec->'suspend_timeout_seconds')::text END,
            spec_hash, change_seq, created_at, updated_at, deleted_at IS NOT NULL, policy
     FROM computes WHERE compute_id = ANY($1)";
 
 const READ_OBSERVED: &str = "SELECT compute_id, observed FROM observed WHERE compute_id = ANY($1)";
 
+/// A spec that stays as it is comes without a text and is copied here from the row, so that it is read by nobody.
 /// A policy is written only by whoever changes it, and merged, so that what a later build keeps there survives this one.
 const WRITE_COMPUTES: &str = "
     INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at,
                           updated_at, deleted_at, policy)
-    SELECT compute_id, agent_url, labels::jsonb, generation, spec::jsonb, spec_hash, change_seq, created_at,
-           $9::timestamptz, CASE WHEN deleted THEN $9::timestamptz END, coalesce(policy::jsonb, '{}')
+    SELECT compute_id, agent_url, labels::jsonb, generation,
+           CASE WHEN spec IS NULL AND spec_hash IS NOT NULL
+                THEN (SELECT c.spec FROM computes c WHERE c.compute_id = t.compute_id AND c.spec_hash = t.spec_hash)
+                ELSE spec::jsonb END,
+           spec_hash, change_seq, created_at, $9::timestamptz, CASE WHEN deleted THEN $9::timestamptz END,
+           coalesce(policy::jsonb, '{}')
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[],
                 $8::timestamptz[], $10::boolean[], $11::text[])
          AS t (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, deleted, policy)
@@ -126,13 +131,13 @@ impl Wire {
     /// its own snapshot, after the fence holds its lock. `None`: the fence found no row.
     pub(super) async fn begin(&self, items: &[Item], term: &LeaderTerm) -> Result<Option<Found>, DbError> {
         let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
-        let with_spec = ids_of(items, |change| {
-            matches!(change, Change::Register { spec: None, .. } | Change::SetPolicy { .. } | Change::Lift { .. })
+        let keeping = ids_of(items, |change| {
+            matches!(change, Change::Register { spec: None, .. } | Change::Lift { .. }) || changes_policy(change)
         });
         let reported = ids_of(items, |change| matches!(change, Change::Observed { .. }));
         let (number, instance) = (term.term().get(), term.instance_id().0);
         let (fence_params, computes_params, observed_params): (Params<2>, Params<2>, Params<1>) =
-            ([&number, &instance], [&ids, &with_spec], [&reported]);
+            ([&number, &instance], [&ids, &keeping], [&reported]);
         let client = self.client();
         let observed = async {
             if reported.is_empty() { Ok(Vec::new()) } else { client.query(&self.read_observed, &observed_params).await }
@@ -151,7 +156,10 @@ impl Wire {
         Ok(Some(Found {
             now: fence.get(0),
             before: computes.iter().map(before_of).collect::<Result<_, _>>()?,
-            seen: observed.iter().map(|row| Ok((row.get(0), observed_of(row.get(1))?))).collect::<Result<_, _>>()?,
+            seen: observed
+                .iter()
+                .map(|row| Ok::<_, DbError>((row.get(0), observed_of(row.get(1))?)))
+                .collect::<Result<_, _>>()?,
         }))
     }
 
@@ -216,9 +224,9 @@ fn before_of(row: &Row) -> Result<(String, Before), DbError> {
         agent_url: row.get(1),
         labels: labels_of(row.get(2))?,
         generation: Generation(row.get(3)),
-        spec: row.get::<_, Option<Value>>(4).map(Arc::new),
+        suspend_timeout_s: timeout_of(row.get(4)),
         spec_hash: spec_hash_of(row.get(5))?,
-        policy: policy_of(&row.get(10)),
+        policy: policy_of(row.get(10)),
         change_seq: row.get(6),
         created_at: row.get(7),
         updated_at: row.get(8),
@@ -317,22 +325,17 @@ impl Rows {
     fn push(&mut self, write: &Write, seq: i64, item: &Item) -> Result<(), DbError> {
         match write {
             Write::Compute(record) => {
-                let spec = match (&item.spec_text, &record.spec) {
-                    (Some(text), _) => Some(text.clone()),
-                    (None, Some(spec)) => Some(text_of(spec.as_ref())?),
-                    (None, None) => None,
-                };
                 let c = &mut self.computes;
                 c.ids.push(record.compute_id.to_string());
                 c.urls.push(record.agent_url.clone());
-                c.labels.push(text_of(&record.labels)?);
+                c.labels.push(text_of(record.labels.as_ref())?);
                 c.generations.push(record.generation.get());
-                c.specs.push(spec);
+                c.specs.push(item.change.new_spec().map(|new| new.spec.as_str().to_owned()));
                 c.hashes.push(record.spec_hash.as_ref().map(ToString::to_string));
                 c.seqs.push(seq);
                 c.created.push(record.created_at);
                 c.deleted.push(false);
-                let sets = matches!(item.change, Change::SetPolicy { .. });
+                let sets = changes_policy(&item.change);
                 c.policies.push(sets.then(|| text_of(&record.policy)).transpose()?);
             }
             Write::Tombstone { compute_id, agent_url, generation, created_at } => {
@@ -387,13 +390,18 @@ impl Rows {
     }
 }
 
+/// Whether a change keeps the spec and may change the policy.
+fn changes_policy(change: &Change) -> bool {
+    matches!(change, Change::SetPolicy { .. } | Change::Act { .. } | Change::Acted { .. } | Change::Lift { .. })
+}
+
 /// What the journal keeps of somebody's wish.
 fn action(change: &Change, write: &Write) -> Option<Value> {
     match (change, write) {
         (Change::Register { .. }, Write::Compute(record)) => Some(json!({
             "op": "register",
             "agent_url": record.agent_url,
-            "labels": record.labels,
+            "labels": record.labels.as_ref(),
             "generation": record.generation,
             "spec_hash": record.spec_hash,
         })),
@@ -401,7 +409,15 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
             Some(json!({"op": "put_spec", "generation": record.generation, "spec_hash": record.spec_hash}))
         }
         (Change::SetPolicy { .. }, Write::Compute(record)) => {
-            Some(json!({"op": "put_policy", "policy": record.policy}))
+            let Policy { suspend, mode, .. } = record.policy;
+            Some(json!({"op": "put_policy", "policy": {"suspend": suspend, "mode": mode}}))
+        }
+        (Change::Act { action, .. }, Write::Compute(record)) => {
+            let op = action.map_or("refresh", |(action, _)| action.as_str());
+            Some(json!({"op": op, "mode": action.map(|(_, mode)| mode), "generation": record.generation}))
+        }
+        (Change::Acted { .. }, Write::Compute(record)) => {
+            Some(json!({"op": "terminated", "generation": record.generation}))
         }
         (Change::Lift { seen, above, agent_hash, .. }, Write::Compute(record)) => Some(json!({
             "op": "lift",
@@ -411,7 +427,7 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
             "generation": record.generation,
             "spec_hash": record.spec_hash,
         })),
-        (Change::Delete { .. }, Write::Tombstone { generation, .. }) => {
+        (Change::Delete { .. } | Change::Acted { .. }, Write::Tombstone { generation, .. }) => {
             Some(json!({"op": "delete", "generation": generation}))
         }
         _ => None,

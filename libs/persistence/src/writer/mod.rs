@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::PutPolicy;
-use pgfleet_api::{ComputeId, Generation, SpecHash};
+use pgfleet_api::policy::{ActionKind, PutPolicy};
+use pgfleet_api::{ComputeId, Generation, SpecHash, SpecText};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -44,9 +45,20 @@ const QUEUE: u32 = 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewSpec {
     /// As its owner wrote it.
-    pub spec: Arc<Value>,
+    pub spec: SpecText,
     /// Content hash.
     pub hash: SpecHash,
+    /// Its `suspend_timeout_seconds`, if that is a number.
+    pub suspend_timeout_s: Option<i64>,
+}
+
+impl NewSpec {
+    /// A spec with its hash.
+    #[must_use]
+    pub fn new(spec: &Value, hash: SpecHash) -> Self {
+        let suspend_timeout_s = spec.get("suspend_timeout_seconds").and_then(Value::as_i64);
+        Self { spec: SpecText::from(spec), hash, suspend_timeout_s }
+    }
 }
 
 /// Something an operator or a program asked for, for the journal.
@@ -101,6 +113,22 @@ pub enum Change {
         /// The fields that change.
         policy: PutPolicy,
     },
+    /// An intent with the content that is there: a generation of its own, by which its agent applies the spec again or, with
+    /// an action, is asked for that. Nothing for a compute without a spec, or one that its policy holds back.
+    Act {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// What is to be done once beside, and how PostgreSQL is stopped.
+        action: Option<(ActionKind, TerminateMode)>,
+    },
+    /// The pending action of this generation is done: forgets the action, or the compute if that was wanted. Nothing if
+    /// another generation has taken its place.
+    Acted {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The action's.
+        generation: Generation,
+    },
     /// Passes over a generation that an agent has and the database lacks, because it has lost it: the same content under
     /// the next generation above the agent's. Nothing if the compute is at another generation than `seen` by now.
     Lift {
@@ -137,6 +165,8 @@ impl Change {
             Self::Register { compute_id, .. }
             | Self::PutSpec { compute_id, .. }
             | Self::SetPolicy { compute_id, .. }
+            | Self::Act { compute_id, .. }
+            | Self::Acted { compute_id, .. }
             | Self::Lift { compute_id, .. }
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
@@ -149,6 +179,8 @@ impl Change {
             Self::Register { spec, .. } => spec.as_ref(),
             Self::PutSpec { spec, .. } => Some(spec),
             Self::SetPolicy { .. }
+            | Self::Act { .. }
+            | Self::Acted { .. }
             | Self::Lift { .. }
             | Self::Delete { .. }
             | Self::Observed { .. }
@@ -170,11 +202,11 @@ pub struct Committed {
     pub changed: bool,
     /// The number of this change or, if nothing was written, of the last change before it.
     pub change_seq: i64,
-    /// After `Register`, `PutSpec`, `SetPolicy` and a `Lift` that changed something: the whole row as it is in the database.
+    /// After `Register`, `PutSpec`, `SetPolicy`, and an `Act`, `Acted` or `Lift` that changed something: the whole row as it is in the database.
     pub record: Option<ComputeRecord>,
     /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
     pub observed: Option<Observed>,
-    /// After `Delete`: forget it.
+    /// After `Delete`, and an `Acted` that ended in it: forget it.
     pub deleted: bool,
 }
 
@@ -258,8 +290,6 @@ struct Item {
     change: Change,
     /// Whose wish it is; none for what the controller itself notes.
     asker: Option<Asker>,
-    /// The spec as text, made in the caller's task; PostgreSQL parses it.
-    spec_text: Option<String>,
     answer: oneshot::Sender<Result<Committed, WriteError>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -269,16 +299,13 @@ impl Item {
         change: Change,
         asker: Option<Asker>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(Self, oneshot::Receiver<Result<Committed, WriteError>>), WriteError> {
-        let text = change.new_spec().map(|new| serde_json::to_string(new.spec.as_ref())).transpose();
-        let spec_text =
-            text.map_err(|error| WriteError::Refused { sqlstate: "22000".to_owned(), msg: error.to_string() })?;
+    ) -> (Self, oneshot::Receiver<Result<Committed, WriteError>>) {
         let (answer, answered) = oneshot::channel();
-        Ok((Self { change, asker, spec_text, answer, _permit: permit }, answered))
+        (Self { change, asker, answer, _permit: permit }, answered)
     }
 
     fn size(&self) -> usize {
-        self.spec_text.as_ref().map_or(0, String::len) + 512
+        self.change.new_spec().map_or(0, |new| new.spec.len()) + 512
     }
 
     fn answer(self, result: Result<Committed, WriteError>) {
@@ -387,13 +414,9 @@ impl Writer {
         let (mut items, mut answered) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (change, asker) in changes {
             let Some(permit) = room.split(1) else { return refused() };
-            match Item::new(change, asker, permit) {
-                Ok((item, answer)) => {
-                    items.push(item);
-                    answered.push(Ok(answer));
-                }
-                Err(error) => answered.push(Err(error)),
-            }
+            let (item, answer) = Item::new(change, asker, permit);
+            items.push(item);
+            answered.push(answer);
         }
         // A permit is a place in the queue, so the only failure is a queue that was closed.
         if !items.is_empty() && self.queue.try_send((Instant::now(), items)).is_err() {
@@ -401,10 +424,7 @@ impl Writer {
         }
         let mut answers = Vec::with_capacity(count);
         for one in answered {
-            answers.push(match one {
-                Ok(answer) => answer.await.unwrap_or(Err(WriteError::OutcomeUnknown)),
-                Err(error) => Err(error),
-            });
+            answers.push(one.await.unwrap_or(Err(WriteError::OutcomeUnknown)));
         }
         answers
     }

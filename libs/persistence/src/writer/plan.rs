@@ -3,26 +3,26 @@
 //! Called by: `batch`. Invariants: a generation never falls and grows by one with each new content; what is already so
 //! writes nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::{Policy, PutPolicy};
+use pgfleet_api::policy::{ActionKind, Mode, PendingAction, Policy, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::{Value, json};
 
 use super::{Action, Change, Committed, NewSpec, WriteError};
-use crate::records::ComputeRecord;
+use crate::records::{ComputeRecord, Labels, wants_timeout};
 
 /// The row of a compute as the transaction found it.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) agent_url: String,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Labels,
     pub(super) generation: Generation,
-    /// Read only for a change that has to keep it: a `Register` without a spec, a `SetPolicy`, a `Lift`.
-    pub(super) spec: Option<Arc<Value>>,
+    /// Read only for a change that keeps the spec: a `Register` without one, a `SetPolicy`, `Act`, `Acted`, `Lift`.
+    pub(super) suspend_timeout_s: Option<i64>,
     pub(super) spec_hash: Option<SpecHash>,
     pub(super) policy: Policy,
     pub(super) change_seq: i64,
@@ -65,7 +65,10 @@ pub(super) fn plan(
     let live = before.filter(|row| !row.deleted);
     match change {
         Change::Register { compute_id, agent_url, labels, spec } => {
-            Ok(register(compute_id, agent_url, labels, spec.as_ref(), before, stamp))
+            // Most say again what is known.
+            let known = live.map(|row| &row.labels).filter(|known| known.as_ref() == labels);
+            let labels = known.map_or_else(|| Arc::new(labels.clone()), Arc::clone);
+            Ok(register(compute_id, agent_url, &labels, spec.as_ref(), before, stamp))
         }
         Change::PutSpec { compute_id, spec, if_match } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
@@ -81,20 +84,21 @@ pub(super) fn plan(
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(set_policy(compute_id, *policy, row, stamp))
         }
+        Change::Act { compute_id, action } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(act(compute_id, *action, row, stamp))
+        }
+        Change::Acted { compute_id, generation } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(acted(compute_id, *generation, row, stamp))
+        }
         Change::Lift { compute_id, seen, above, .. } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(lift(compute_id, *seen, *above, row, stamp))
         }
         Change::Delete { compute_id } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
-            let write = Write::Tombstone {
-                compute_id: compute_id.clone(),
-                agent_url: row.agent_url.clone(),
-                generation: row.generation,
-                created_at: row.created_at,
-            };
-            let answer = Committed { deleted: true, spec_hash: None, ..about(compute_id, row, stamp.last + 1) };
-            Ok(Planned { answer, write: Some(write) })
+            Ok(delete(compute_id, row, stamp))
         }
         Change::Observed { compute_id, observed } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
@@ -119,7 +123,7 @@ pub(super) fn plan(
 fn register(
     compute_id: &ComputeId,
     agent_url: &str,
-    labels: &BTreeMap<String, String>,
+    labels: &Labels,
     spec: Option<&NewSpec>,
     before: Option<&Before>,
     stamp: Stamp,
@@ -129,14 +133,19 @@ fn register(
     let current = before.map_or(Generation(0), |row| row.generation);
     let new_content = spec.is_some_and(|new| held != Some(&new.hash));
     let changed = new_content || live.is_none_or(|row| row.agent_url != agent_url || &row.labels != labels);
+    let policy = live.map(|row| row.policy).unwrap_or_default();
     let record = ComputeRecord {
         compute_id: compute_id.clone(),
         agent_url: agent_url.to_owned(),
-        labels: labels.clone(),
+        labels: Arc::clone(labels),
         generation: if new_content { current.next() } else { current },
-        spec: spec.map(|new| Arc::clone(&new.spec)).or_else(|| live.and_then(|row| row.spec.clone())),
+        suspend_timeout_s: match spec {
+            Some(new) => new.suspend_timeout_s,
+            None => live.and_then(|row| row.suspend_timeout_s),
+        }
+        .filter(|_| wants_timeout(policy)),
         spec_hash: spec.map(|new| new.hash.clone()).or_else(|| held.cloned()),
-        policy: live.map(|row| row.policy).unwrap_or_default(),
+        policy,
         change_seq: if changed { stamp.last + 1 } else { live.map_or(0, |row| row.change_seq) },
         created_at: live.map_or(stamp.now, |row| row.created_at),
         updated_at: if changed { stamp.now } else { live.map_or(stamp.now, |row| row.updated_at) },
@@ -156,23 +165,63 @@ fn register(
     }
 }
 
+fn delete(compute_id: &ComputeId, row: &Before, stamp: Stamp) -> Planned {
+    let write = Write::Tombstone {
+        compute_id: compute_id.clone(),
+        agent_url: row.agent_url.clone(),
+        generation: row.generation,
+        created_at: row.created_at,
+    };
+    let answer = Committed { deleted: true, spec_hash: None, ..about(compute_id, row, stamp.last + 1) };
+    Planned { answer, write: Some(write) }
+}
+
 fn lift(compute_id: &ComputeId, seen: Generation, above: Generation, row: &Before, stamp: Stamp) -> Planned {
     if row.generation != seen || above < seen || row.spec_hash.is_none() {
-        return Planned { answer: Committed { changed: false, ..about(compute_id, row, stamp.last) }, write: None };
+        return nothing(compute_id, row, stamp);
     }
+    // An action that was still wanted is wanted under the new generation.
+    let pending = row.policy.wanted(row.generation).map(|action| PendingAction { generation: above.next(), ..action });
+    renewed(compute_id, above.next(), Policy { pending, ..row.policy }, row, stamp)
+}
+
+fn act(compute_id: &ComputeId, action: Option<(ActionKind, TerminateMode)>, row: &Before, stamp: Stamp) -> Planned {
+    if row.spec_hash.is_none() || row.policy.mode != Mode::Active {
+        return nothing(compute_id, row, stamp);
+    }
+    let generation = row.generation.next();
+    let pending = action.map(|(action, mode)| PendingAction { action, mode, generation });
+    renewed(compute_id, generation, Policy { pending, ..row.policy }, row, stamp)
+}
+
+fn acted(compute_id: &ComputeId, generation: Generation, row: &Before, stamp: Stamp) -> Planned {
+    match row.policy.wanted(row.generation).filter(|pending| pending.generation == generation) {
+        Some(PendingAction { action: ActionKind::Delete, .. }) => delete(compute_id, row, stamp),
+        Some(PendingAction { action: ActionKind::Terminate, .. }) => {
+            renewed(compute_id, generation, Policy { pending: None, ..row.policy }, row, stamp)
+        }
+        None => nothing(compute_id, row, stamp),
+    }
+}
+
+fn nothing(compute_id: &ComputeId, row: &Before, stamp: Stamp) -> Planned {
+    Planned { answer: Committed { changed: false, ..about(compute_id, row, stamp.last) }, write: None }
+}
+
+/// The same content under this generation and policy.
+fn renewed(compute_id: &ComputeId, generation: Generation, policy: Policy, row: &Before, stamp: Stamp) -> Planned {
     let record = ComputeRecord {
         compute_id: compute_id.clone(),
         agent_url: row.agent_url.clone(),
         labels: row.labels.clone(),
-        generation: above.next(),
-        spec: row.spec.clone(),
+        generation,
+        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(policy)),
         spec_hash: row.spec_hash.clone(),
-        policy: row.policy,
+        policy,
         change_seq: stamp.last + 1,
         created_at: row.created_at,
         updated_at: stamp.now,
     };
-    let generation = record.generation;
     let answer = Committed { generation, record: Some(record.clone()), ..about(compute_id, row, stamp.last + 1) };
     Planned { answer, write: Some(Write::Compute(record)) }
 }
@@ -185,7 +234,7 @@ fn set_policy(compute_id: &ComputeId, policy: PutPolicy, row: &Before, stamp: St
         agent_url: row.agent_url.clone(),
         labels: row.labels.clone(),
         generation: row.generation,
-        spec: row.spec.clone(),
+        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(wanted)),
         spec_hash: row.spec_hash.clone(),
         policy: wanted,
         change_seq: if changed { stamp.last + 1 } else { row.change_seq },

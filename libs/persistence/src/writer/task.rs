@@ -329,6 +329,7 @@ impl WriterTask {
             Ok(()) => {
                 self.keep(wire, true);
                 self.stands_at(rows.last);
+                self.keep_texts(items, &planned);
                 Ok(self.publish(answers_of(planned)))
             }
             // PostgreSQL ends a session for idling only while no statement runs: the COMMIT was never looked at.
@@ -455,6 +456,15 @@ impl WriterTask {
             },
             _ if matches!(error, DbError::CursorMoved { .. }) => Trouble::Fatal(error),
             _ => Trouble::Retry(error),
+        }
+    }
+
+    /// What was just asked for is pushed soon.
+    fn keep_texts(&self, items: &[Item], planned: &[Result<Planned, WriteError>]) {
+        for (item, one) in items.iter().zip(planned) {
+            if let (Some(new), Ok(Planned { write: Some(_), .. })) = (item.change.new_spec(), one) {
+                self.db.specs().keep(&new.hash, &new.spec);
+            }
         }
     }
 

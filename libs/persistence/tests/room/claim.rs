@@ -203,7 +203,7 @@ async fn a_term_is_confirmed_until_another_is_claimed() {
     let (old, new) = (fleet.member().await, fleet.member().await);
     let mut confirming = ConfirmSession::new(Arc::clone(&old.db));
     confirming.warm_up().await.unwrap();
-    let term = old.lead().await;
+    let _term = old.lead().await;
     assert!(confirming.still_leads(Term(1)).await.unwrap());
     assert!(!confirming.still_leads(Term(2)).await.unwrap(), "a term that nobody holds");
 
@@ -217,7 +217,6 @@ async fn a_term_is_confirmed_until_another_is_claimed() {
     assert_eq!(won(new.claim(Some(seen(&row)), Began::Crash).await.unwrap()).term(), Term(2));
     assert!(!confirming.still_leads(Term(1)).await.unwrap());
     assert!(!confirming.still_leads(Term(2)).await.unwrap(), "the term is another instance's");
-    drop(term);
 
     let released = fleet.member().await;
     let row = released.db.read_leader().await.unwrap().unwrap();

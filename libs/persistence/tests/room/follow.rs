@@ -81,7 +81,7 @@ async fn what_was_loaded_elsewhere_or_otherwise_is_loaded_afresh() {
     }
 }
 
-/// More rows than a page, some with specs, and a session that is lost on the way.
+/// Many rows, some with specs, and a session that is lost on the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_comes_in_pages_and_a_lost_session_is_made_anew() {
     let Some(fleet) = Fleet::new("a_load_comes_in_pages_and_a_lost_session_is_made_anew").await else { return };
@@ -99,7 +99,7 @@ async fn a_load_comes_in_pages_and_a_lost_session_is_made_anew() {
     let mut tail = Tail::new(Arc::clone(&member.db));
     let loaded = tail.load().await.unwrap();
     assert_eq!((loaded.change_seq, loaded.computes.len()), (600, 600));
-    assert_eq!(loaded.computes.iter().filter(|record| record.spec.is_some()).count(), 300);
+    assert_eq!(loaded.computes.iter().filter(|record| record.spec_hash.is_some()).count(), 300);
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     let name = format!("pgfleet/{}", member.me);
     assert!(!client.query(sql, &[&name]).await.unwrap().is_empty());

@@ -42,7 +42,7 @@ async fn a_load_is_one_moment_and_has_no_tombstones() {
         assert!(loaded.computes.is_sorted_by(|a, b| a.compute_id < b.compute_id));
     }
     busy.await.unwrap();
-    assert!(db.load().await.unwrap().computes.iter().all(|c| c.spec.is_some() && c.generation > Generation(1)));
+    assert!(db.load().await.unwrap().computes.iter().all(|c| c.spec_hash.is_some() && c.generation > Generation(1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

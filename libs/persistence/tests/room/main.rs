@@ -12,6 +12,8 @@ mod migrating;
 mod migrations;
 mod notices;
 mod outage;
+mod retention;
+mod specs;
 mod support;
 mod tls;
 mod wire;

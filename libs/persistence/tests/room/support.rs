@@ -59,6 +59,13 @@ impl Fleet {
         Member::connect_as(&self.url, Duration::from_secs(5), release).await
     }
 
+    /// The spec in the table.
+    pub async fn stored_spec(&self, compute: &str) -> Value {
+        let client = self.client().await;
+        let row = client.query_one("SELECT spec FROM computes WHERE compute_id = $1", &[&compute]).await.unwrap();
+        row.get(0)
+    }
+
     /// A plain session beside the crate's.
     pub async fn client(&self) -> TestClient {
         pgfleet_harness::postgres::connect(&self.url).await.unwrap()
@@ -175,7 +182,7 @@ pub fn hash(fill: char) -> SpecHash {
 }
 
 pub fn spec(fill: char) -> NewSpec {
-    NewSpec { spec: Arc::new(json!({ "cluster": { "fill": fill } })), hash: hash(fill) }
+    NewSpec::new(&json!({ "cluster": { "fill": fill } }), hash(fill))
 }
 
 pub fn register(compute: &str, spec: Option<NewSpec>) -> Change {

@@ -34,7 +34,8 @@ async fn the_same_content_keeps_its_generation_and_writes_nothing() {
         assert_eq!((again.generation, again.changed), (Generation(1), false));
         assert_eq!(again.change_seq, first.change_seq);
         let record = again.record.unwrap();
-        assert_eq!(record.spec.as_deref(), Some(&*spec('1').spec));
+        assert_eq!(record.spec_hash, Some(hash('1')));
+        assert_eq!(leader.member.db.spec_text(&id("a"), &hash('1')).await.unwrap(), Some(spec('1').spec));
         assert_eq!(record, first.record.clone().unwrap(), "what is answered is what is there");
     }
     assert_eq!(value(&client, "SELECT xmin::text FROM computes").await, version, "a new row version was written");
@@ -59,7 +60,8 @@ async fn a_registration_without_a_spec_leaves_the_spec_alone() {
     assert_eq!((committed.generation, committed.changed), (Generation(1), true));
     let loaded = leader.member.db.load().await.unwrap();
     assert_eq!(loaded.computes, [committed.record.unwrap()], "memory and database agree");
-    assert_eq!(loaded.computes[0].spec.as_deref(), Some(&*spec('1').spec));
+    assert_eq!(loaded.computes[0].spec_hash, Some(hash('1')));
+    assert_eq!(fleet.stored_spec("a").await, spec('1').spec.value().unwrap());
     assert_eq!(loaded.computes[0].agent_url, "http://10.0.0.9:3080");
 }
 
@@ -158,8 +160,8 @@ async fn change_seq_grows_in_commit_order() {
 async fn a_refused_change_fails_alone() {
     let Some(fleet) = Fleet::new("a_refused_change_fails_alone").await else { return };
     let leader = leader(&fleet).await;
-    let nul = NewSpec { spec: Arc::new(json!({ "name": "a\0b" })), hash: hash('e') };
-    let list = NewSpec { spec: Arc::new(json!(["no object"])), hash: hash('f') };
+    let nul = NewSpec::new(&json!({ "name": "a\0b" }), hash('e'));
+    let list = NewSpec::new(&json!(["no object"]), hash('f'));
     let bad_url = Change::Register {
         compute_id: id("c13"),
         agent_url: "http://a\0b".to_owned(),
@@ -388,7 +390,8 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
         return;
     };
     let leader = leader(&fleet).await;
-    let set = |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend) } };
+    let set =
+        |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend), mode: None } };
     let early = leader.writer.submit(set(SuspendPolicy::WhenIdle)).await;
     assert_eq!(early, Err(WriteError::UnknownCompute));
     leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
@@ -399,23 +402,27 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
     let on = leader.writer.submit_for(asker.clone(), set(SuspendPolicy::WhenIdle)).await.unwrap();
     let record = on.record.clone().unwrap();
     assert_eq!((on.changed, on.generation, record.policy.suspend), (true, Generation(1), SuspendPolicy::WhenIdle));
-    assert_eq!(record.spec.as_deref(), Some(&*spec('1').spec), "the spec stays");
+    assert_eq!(record.spec_hash, Some(hash('1')));
+    assert_eq!(fleet.stored_spec("a").await, spec('1').spec.value().unwrap(), "the spec stays");
     let again = leader.writer.submit_for(asker, set(SuspendPolicy::WhenIdle)).await.unwrap();
     assert_eq!((again.changed, again.record), (false, on.record));
     let Caught::News(news) = tail.catch_up(cursor).await.unwrap() else { panic!("it is followed") };
     assert!(matches!(&news.items[..], [Item::Compute { record: seen, .. }] if *seen == record), "{news:?}");
     let lines = leader.member.db.history(&id("a"), 9).await.unwrap();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(lines[0].detail, json!({"op": "put_policy", "policy": {"suspend": "when_idle"}}));
+    assert_eq!(lines[0].detail, json!({"op": "put_policy", "policy": {"suspend": "when_idle", "mode": "active"}}));
     assert_eq!((lines[0].actor.as_str(), lines[0].reason.as_deref()), ("olga", Some("only used by day")));
 
     // What a later build keeps there survives a write of this one; what it cannot read does nothing.
     let client = fleet.client().await;
-    client.batch_execute("UPDATE computes SET policy = policy || '{\"mode\": \"pause\"}'").await.unwrap();
+    client.batch_execute("UPDATE computes SET policy = policy || '{\"later\": \"x\"}'").await.unwrap();
     let next = leader.writer.submit(put("a", '2')).await.unwrap();
     assert_eq!(next.record.unwrap().policy.suspend, SuspendPolicy::WhenIdle);
     leader.writer.submit(set(SuspendPolicy::Never)).await.unwrap();
-    assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({"suspend": "never", "mode": "pause"}));
+    assert_eq!(
+        value(&client, "SELECT policy FROM computes").await,
+        json!({"suspend": "never", "mode": "active", "pending": null, "later": "x"})
+    );
     client.batch_execute("UPDATE computes SET policy = '{\"suspend\": \"at_night\"}'").await.unwrap();
     assert_eq!(leader.member.db.load().await.unwrap().computes[0].policy.suspend, SuspendPolicy::Never);
     leader.writer.submit(put("a", '3')).await.unwrap();
@@ -453,7 +460,8 @@ async fn a_lift_passes_over_what_an_agent_has_and_says_so_in_the_journal() {
     let lifted = leader.writer.submit_for(asker(), lift("a", 1, 7)).await.unwrap();
     assert_eq!((lifted.generation, lifted.changed, &lifted.spec_hash), (Generation(8), true, &first.spec_hash));
     let record = lifted.record.unwrap();
-    assert_eq!((&record.spec, record.created_at, &record.labels), (&first.spec, first.created_at, &first.labels));
+    assert_eq!((record.created_at, &record.labels), (first.created_at, &first.labels));
+    assert_eq!(fleet.stored_spec("a").await, spec('1').spec.value().unwrap(), "the spec stays");
     let loaded = leader.member.db.load().await.unwrap();
     assert!(loaded.computes.contains(&record), "what is answered is what is there");
     let client = fleet.client().await;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_persistence::{ComputeRecord, Item};
-use tokio::sync::watch;
 
-use super::{Entry, Filter, Fleet, Snapshot};
+use super::fleet::Fleet;
+use super::{Entry, Filter, Snapshot};
 
 impl Snapshot {
     /// Takes in what came after the last load or catch-up, in its order. It is what the database has, so it replaces what
@@ -28,10 +28,10 @@ impl Snapshot {
     #[must_use]
     pub fn forget_trouble(&self, cursor: Option<&ComputeId>, limit: usize) -> Option<ComputeId> {
         let (page, more) = self.page(&Filter::default(), cursor, limit);
-        let fleet = self.lock();
+        let mut fleet = self.lock();
         for entry in page.iter().filter(|entry| entry.trouble.is_some()) {
-            if let Some(slot) = fleet.entries.get(&entry.record.compute_id) {
-                slot.send_modify(|entry| *entry = Arc::new(Entry { trouble: None, ..Entry::clone(entry) }));
+            if let Some(now) = fleet.get(&entry.record.compute_id).cloned() {
+                fleet.put(Entry { trouble: None, ..Entry::clone(&now) });
             }
         }
         page.last().filter(|_| more).map(|entry| entry.record.compute_id.clone())
@@ -40,26 +40,11 @@ impl Snapshot {
 
 impl Fleet {
     fn replace(&mut self, record: ComputeRecord, observed: Option<Arc<Observed>>) {
-        let new = Entry { record: Arc::new(record), observed, trouble: None };
-        self.tally.count(&new, 1);
-        match self.entries.get(&new.record.compute_id) {
-            Some(slot) => {
-                let old = slot.send_replace(Arc::new(new));
-                self.tally.count(&old, -1);
-            }
-            None => {
-                let id = new.record.compute_id.clone();
-                self.entries.insert(id, watch::Sender::new(Arc::new(new)));
-            }
-        }
+        self.put(Entry { record: Arc::new(record), observed, trouble: None });
     }
 
     fn see(&mut self, id: &ComputeId, observed: Arc<Observed>) {
-        let Some(slot) = self.entries.get(id) else { return };
-        let old = slot.borrow().clone();
-        let new = Entry { observed: Some(observed), ..Entry::clone(&old) };
-        self.tally.count(&old, -1);
-        self.tally.count(&new, 1);
-        slot.send_replace(Arc::new(new));
+        let Some(old) = self.get(id).cloned() else { return };
+        self.put(Entry { observed: Some(observed), ..Entry::clone(&old) });
     }
 }

@@ -14,10 +14,10 @@ fn record(n: u32, generation: i64, change_seq: i64) -> ComputeRecord {
     ComputeRecord {
         compute_id: id(n),
         agent_url: String::new(),
-        labels: [("env".to_owned(), if n.is_multiple_of(2) { "even" } else { "odd" }.to_owned())].into(),
+        labels: Arc::new([("env".to_owned(), if n.is_multiple_of(2) { "even" } else { "odd" }.to_owned())].into()),
         generation: Generation(generation),
-        spec: None,
         spec_hash: None,
+        suspend_timeout_s: None,
         policy: pgfleet_api::policy::Policy::default(),
         change_seq,
         created_at: DateTime::UNIX_EPOCH,
@@ -127,6 +127,139 @@ fn pages_follow_each_other_without_gap_or_double() {
     assert_eq!(found, [1, 3, 5, 7, 9].map(id));
 }
 
+fn ids_of(page: &[Arc<Entry>]) -> Vec<ComputeId> {
+    page.iter().map(|entry| entry.record.compute_id.clone()).collect()
+}
+
+/// Whoever is there from the first page to the last is listed once, whatever is deleted and made meanwhile, the compute
+/// under the cursor included.
+#[test]
+fn a_list_goes_on_over_deletes_without_gap_or_double() {
+    let wide = |n: u32| -> ComputeId { format!("c{n:04}").parse().unwrap() };
+    let named = |n: u32| ComputeRecord { compute_id: wide(n), ..record(n, 1, 1) };
+    let filters = [
+        Filter::default(),
+        Filter { lagging: Some(true), ..Filter::default() },
+        Filter { label: Some(("env".into(), "odd".into())), ..Filter::default() },
+    ];
+    for (filter, step) in filters.iter().zip([1, 1, 2]) {
+        let snapshot = Snapshot::loaded((0..400).map(|n| named(n * 2 + 1)).collect(), vec![]);
+        let (mut found, mut cursor, mut round) = (Vec::new(), None, 0);
+        loop {
+            let (page, more) = snapshot.page(filter, cursor.as_ref(), 7);
+            found.extend(ids_of(&page));
+            cursor = found.last().cloned();
+            // The cursor's own compute goes, and one long before; others come before and behind.
+            snapshot.deleted(found.last().unwrap());
+            snapshot.deleted(&found[found.len() / 2]);
+            snapshot.committed(named(round * 2));
+            snapshot.committed(named(4000 + round * 2));
+            round += 1;
+            if !more || round > 200 {
+                break;
+            }
+        }
+        let mut once = found.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once, found, "in order and each once");
+        for n in (0..400).map(|n| n * 2 + 1).filter(|n| n % step == step - 1 || step == 1) {
+            assert!(found.contains(&wide(n)), "{n} was there all the time");
+        }
+    }
+}
+
+#[test]
+fn a_look_is_bounded_and_a_rare_thing_is_found_all_the_same() {
+    let wide = |n: u32| -> ComputeId { format!("c{n:05}").parse().unwrap() };
+    let snapshot = Snapshot::loaded(
+        (0..5000).map(|n| ComputeRecord { compute_id: wide(n), ..record(n, 1, 1) }).collect(),
+        (0..5000).map(|n| (wide(n), seen(1, 1, ComputeState::Running, 1))).collect(),
+    );
+    let rare = Filter { label: Some(("env".into(), "none".into())), ..Filter::default() };
+    let (mut looks, mut after) = (0, None);
+    loop {
+        let piece = snapshot.piece(&rare, after.as_ref(), 10);
+        assert!(piece.entries.is_empty());
+        looks += 1;
+        after = piece.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(looks, 5);
+
+    snapshot.observed(&wide(4321), Call::Probe, seen(1, 2, ComputeState::Failed, 0));
+    for filter in [
+        Filter { state: Some(ComputeState::Failed), ..Filter::default() },
+        Filter { lagging: Some(true), ..Filter::default() },
+    ] {
+        let piece = snapshot.piece(&filter, None, 10);
+        assert_eq!((ids_of(&piece.entries), piece.next), (vec![wide(4321)], None), "by one look");
+    }
+    snapshot.observed(&wide(4321), Call::Probe, seen(1, 3, ComputeState::Running, 1));
+    assert!(snapshot.page(&Filter { lagging: Some(true), ..Filter::default() }, None, 10).0.is_empty());
+    assert!(snapshot.page(&Filter { state: Some(ComputeState::Failed), ..Filter::default() }, None, 10).0.is_empty());
+}
+
+/// Indexes and filters agree with a walk, after any change.
+#[test]
+fn filters_find_what_a_walk_finds() {
+    let snapshot = Snapshot::default();
+    let states = [ComputeState::Running, ComputeState::Failed, ComputeState::Init];
+    for step in 0..600_u32 {
+        let (n, change) = (step * 7 % 40, step * 5 % 4);
+        match change {
+            0 => snapshot.committed(record(n, i64::from(step % 3), i64::from(step) + 1)),
+            1 => drop(snapshot.observed(&id(n), Call::Probe, seen(1, u64::from(step), states[step as usize % 3], 1))),
+            2 => snapshot.committed(record(n, i64::from(step % 5), i64::from(step) + 1)),
+            _ => snapshot.deleted(&id(step * 11 % 40)),
+        }
+        let all = snapshot.page(&Filter::default(), None, usize::MAX).0;
+        for state in [None, Some(ComputeState::Running), Some(ComputeState::Failed)] {
+            for lagging in [None, Some(true), Some(false)] {
+                let filter = Filter { state, lagging, label: None };
+                let walked = all.iter().filter(|entry| {
+                    state.is_none_or(|state| entry.observed.as_ref().is_some_and(|seen| seen.state == state))
+                        && lagging.is_none_or(|lagging| lagging == (entry.lag() > 0))
+                });
+                let walked: Vec<ComputeId> = walked.map(|entry| entry.record.compute_id.clone()).collect();
+                assert_eq!(ids_of(&snapshot.page(&filter, None, 100).0), walked, "step {step}: {filter:?}");
+            }
+        }
+        assert_eq!(snapshot.tally(), walked(&snapshot));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_hears_every_change_and_the_end() {
+    let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![]);
+    let mut one = snapshot.subscribe(&id(1)).unwrap();
+    let mut two = snapshot.subscribe(&id(1)).unwrap();
+    assert!(snapshot.subscribe(&id(9)).is_none());
+    snapshot.committed(record(1, 2, 2));
+    for ear in [&mut one, &mut two] {
+        ear.changed().await.unwrap();
+        assert_eq!(ear.borrow_and_update().record.generation, Generation(2));
+    }
+    snapshot.deleted(&id(1));
+    assert!(one.changed().await.is_err(), "deleted");
+    snapshot.committed(record(1, 3, 3));
+    assert_eq!(snapshot.subscribe(&id(1)).unwrap().borrow().record.generation, Generation(3));
+}
+
+#[test]
+fn channels_that_nobody_reads_go() {
+    let snapshot = Snapshot::loaded((0..1000).map(|n| record(n + 1000, 1, 1)).collect(), vec![]);
+    let kept: Vec<_> = (0..10).map(|n| snapshot.subscribe(&id(n + 1000)).unwrap()).collect();
+    for n in 0..1000 {
+        drop(snapshot.subscribe(&id(n + 1000)));
+    }
+    assert!(snapshot.lock().channels() < 100, "{}", snapshot.lock().channels());
+    snapshot.committed(record(1003, 2, 2));
+    assert!(kept[3].has_changed().unwrap(), "who waits is not forgotten");
+}
+
 /// After a panic the database counts, and what was only in memory is forgotten; but no record goes back.
 #[test]
 fn a_reload_forgets_what_is_not_in_the_database() {
@@ -184,4 +317,56 @@ fn what_the_database_tells_replaces_what_is_known() {
     assert_eq!(next, Some(id(3)));
     assert_eq!(snapshot.forget_trouble(next.as_ref(), 2), None);
     assert!(snapshot.get(&id(3)).unwrap().trouble.is_none());
+}
+
+/// Those that lag, as a walk over the map would find them.
+fn lagging(snapshot: &Snapshot) -> Vec<ComputeId> {
+    let filter = Filter { lagging: Some(true), ..Filter::default() };
+    snapshot.page(&filter, None, usize::MAX).0.iter().map(|entry| entry.record.compute_id.clone()).collect()
+}
+
+#[test]
+fn those_that_lag_are_known_without_a_walk() {
+    let at = |n, generation, change_seq, second| ComputeRecord {
+        updated_at: DateTime::from_timestamp(second, 0).unwrap(),
+        ..record(n, generation, change_seq)
+    };
+    let snapshot = Snapshot::loaded(
+        vec![at(1, 1, 1, 100), at(2, 1, 2, 100), at(3, 0, 3, 100)],
+        vec![(id(2), seen(1, 1, ComputeState::Running, 1))],
+    );
+    let page = |after: Option<ComputeId>, limit| snapshot.lagging_page(after.as_ref(), limit);
+    assert_eq!((page(None, 9), page(Some(id(1)), 9)), (vec![id(1)], vec![]));
+    // The oldest generation that is not in effect counts, not the last.
+    snapshot.committed(at(2, 2, 4, 110));
+    snapshot.committed(at(2, 3, 5, 139));
+    assert_eq!(snapshot.lag_ages(140).by_age, [0, 0, 0, 2, 0]);
+    snapshot.observed(&id(2), Call::Probe, seen(1, 2, ComputeState::Running, 2));
+    assert_eq!(snapshot.lag_ages(140).by_age, [0, 1, 0, 1, 0]);
+    snapshot.take_in(vec![Item::Compute { record: at(3, 1, 6, 140), observed: None }]);
+    assert_eq!(snapshot.lag_ages(140).by_age, [1, 1, 0, 1, 0]);
+    assert_eq!((page(None, 2), lagging(&snapshot)), (vec![id(1), id(2)], vec![id(1), id(2), id(3)]));
+    // Long afterwards, and back: nothing is counted twice.
+    assert_eq!(snapshot.lag_ages(9_999).by_age, [0, 0, 0, 0, 3]);
+    snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 1));
+    snapshot.deleted(&id(3));
+    snapshot.deleted(&id(3));
+    assert_eq!((snapshot.lag_ages(9_999).by_age, page(None, 9)), ([0, 0, 0, 0, 1], vec![id(2)]));
+    snapshot.observed(&id(2), Call::Push, seen(1, 3, ComputeState::Running, 3));
+    assert_eq!((snapshot.lag_ages(10_000).by_age, page(None, 9)), ([0; 5], lagging(&snapshot)));
+}
+
+/// However many generations follow each other, what is kept of them is bounded and the oldest one's age stays.
+#[test]
+fn a_compute_that_is_changed_all_the_time_keeps_its_age() {
+    let snapshot = Snapshot::default();
+    for n in 1..=1000 {
+        let updated_at = DateTime::from_timestamp(n, 0).unwrap();
+        snapshot.committed(ComputeRecord { updated_at, ..record(1, n, n) });
+    }
+    assert_eq!(snapshot.lag_ages(1001).by_age, [0, 0, 0, 0, 1]);
+    snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 999));
+    assert_eq!(snapshot.lag_ages(1001).by_age.iter().sum::<i64>(), 1);
+    snapshot.observed(&id(1), Call::Push, seen(1, 2, ComputeState::Running, 1000));
+    assert_eq!(snapshot.lag_ages(1001).by_age, [0; 5]);
 }
