@@ -195,7 +195,8 @@ impl Connections {
     fn kept(&self, host: &str) -> Option<Socket> {
         let kept = self.idle().take(host)?;
         // Anything that can be read now is an end, or an answer to nothing.
-        let silent = kept.socket.stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let silent =
+            kept.socket.stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         (silent && kept.since.elapsed() <= IDLE).then_some(kept.socket)
     }
 
