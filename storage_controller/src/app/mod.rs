@@ -136,30 +136,18 @@ impl App {
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
-        let chair = leadership.clone();
+        let measured = Measured { memory: memory.clone(), chair: leadership.clone(), database: database.clone() };
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening {
-            desk,
-            chair,
-            database: database.clone(),
-            verifier,
-            gate,
-            ends,
-            office,
-            memory: memory.clone(),
-            memory_door,
-            drain,
-        };
+        let opening = Opening { desk, verifier, gate, ends, office, measured, memory_door, drain };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
         let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
-        let look_every = args.lease_renew;
-        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every, drain })
+        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every: args.lease_renew, drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -298,15 +286,28 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
 /// What the door is made of.
 struct Opening {
     desk: Desk,
-    chair: Chair,
-    database: Arc<Database>,
     verifier: Option<Verifier>,
     gate: Gate,
     ends: Ends,
     office: Office,
-    memory: Memory,
+    measured: Measured,
     memory_door: Option<MemoryDoor>,
     drain: Duration,
+}
+
+/// What is asked at each scrape, because it changes by itself.
+struct Measured {
+    memory: Memory,
+    chair: Chair,
+    database: Arc<Database>,
+}
+
+impl Measured {
+    fn measure(&self, groups: &(Arc<FollowerMetrics>, Arc<LeadershipMetrics>, Arc<DatabaseMetrics>)) {
+        groups.0.measure(&self.memory);
+        groups.1.measure(&self.chair);
+        groups.2.measure(&self.database);
+    }
 }
 
 impl Opening {
@@ -319,15 +320,12 @@ impl Opening {
             body_limit_bytes: MAX_SPEC_BYTES,
             request_timeout: None,
         };
-        let (follower, measured) = (groups.follower.clone(), self.memory);
-        let (leadership, chair) = (groups.leadership.clone(), self.chair);
-        let (connections, database) = (groups.database.clone(), self.database);
+        let (measured, into) =
+            (self.measured, (groups.follower.clone(), groups.leadership.clone(), groups.database.clone()));
         groups.show_zeros();
         let page = groups.page(self.office, http, tasks);
         let scrape = Arc::new(move || {
-            follower.measure(&measured);
-            leadership.measure(&chair);
-            connections.measure(&database);
+            measured.measure(&into);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
