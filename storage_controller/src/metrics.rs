@@ -12,7 +12,7 @@ use measured::metric::name::MetricName;
 use pgfleet_api::agent::ComputeState;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
-use crate::agents::AgentMetrics;
+use crate::agents::{AgentMetrics, ConnectionMetrics};
 use crate::http::RequestMetrics;
 use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, Tally};
@@ -44,6 +44,9 @@ pub struct Rooms {
     /// The post.
     #[metric(namespace = "agent")]
     pub agents: Arc<AgentMetrics>,
+    /// Its connections.
+    #[metric(flatten)]
+    pub connections: ConnectionMetrics,
     /// The database.
     #[metric(flatten)]
     pub database: Arc<DatabaseMetrics>,

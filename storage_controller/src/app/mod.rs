@@ -29,14 +29,14 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
-use pgfleet_runtime::{port_file, signals};
+use pgfleet_runtime::{descriptors, port_file, signals};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 pub use program::run;
 
-use crate::agents::{AgentMetrics, Agents, Doors};
+use crate::agents::{AgentMetrics, Agents, ConnectionMetrics, Doors, room};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
@@ -105,7 +105,8 @@ impl App {
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let peers = PeerClient::new(identity, keys.clone())?;
         let groups = Groups::default();
-        let client = AgentClient::new(keys, AgentTimeouts::default())?;
+        let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
+        let connections = client.clone();
         let office = Office::default();
         let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
@@ -153,7 +154,9 @@ impl App {
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
+        let connections = ConnectionMetrics(Arc::new(move || connections.connections()));
+        let opening =
+            Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain, connections };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -274,6 +277,7 @@ struct Opening {
     memory: Memory,
     memory_door: Option<MemoryDoor>,
     drain: Duration,
+    connections: ConnectionMetrics,
 }
 
 impl Opening {
@@ -287,7 +291,7 @@ impl Opening {
             request_timeout: None,
         };
         let (follower, measured) = (groups.follower.clone(), self.memory);
-        let page = groups.page(self.office, http, tasks);
+        let page = groups.page(self.office, http, tasks, self.connections);
         let scrape = Arc::new(move || {
             follower.measure(&measured);
             encode(&page)
@@ -353,13 +357,20 @@ impl Default for Groups {
 }
 
 impl Groups {
-    fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
+    fn page(
+        self,
+        office: Office,
+        http: Arc<HttpMetrics>,
+        tasks: &TaskGroup,
+        connections: ConnectionMetrics,
+    ) -> Metrics {
         let tally = move || office.leading().map(|leading| leading.snapshot.tally()).unwrap_or_default();
         let rooms = Rooms {
             leadership: self.leadership,
             losses: self.losses,
             reconcile: self.reconcile,
             agents: self.agents,
+            connections,
             database: self.database,
             follower: self.follower,
             fleet: FleetMetrics(Arc::new(tally)),
