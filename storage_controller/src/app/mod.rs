@@ -105,8 +105,7 @@ impl App {
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let peers = PeerClient::new(identity, keys.clone())?;
         let groups = Groups::default();
-        let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
-        let connections = client.clone();
+        let (client, connections) = agent_client(keys)?;
         let office = Office::default();
         let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
@@ -154,7 +153,6 @@ impl App {
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let connections = ConnectionMetrics(Arc::new(move || connections.connections()));
         let opening =
             Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain, connections };
         opening.serve(listener, groups, &tasks, &listening);
@@ -265,6 +263,13 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
         release,
     })?;
     Ok(database)
+}
+
+/// The client of all agents, with as many descriptors as the process can spare.
+fn agent_client(keys: Source) -> Result<(AgentClient, ConnectionMetrics), AppError> {
+    let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
+    let counted = client.clone();
+    Ok((client, ConnectionMetrics(Arc::new(move || counted.connections()))))
 }
 
 /// What the door is made of.
