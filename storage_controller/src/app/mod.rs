@@ -39,7 +39,7 @@ pub use program::run;
 use crate::agents::{AgentMetrics, Agents, ConnectionMetrics, Doors, room};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
-use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
+use crate::leadership::{Handle, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
@@ -141,11 +141,7 @@ impl App {
             losses: Losses::new(me, groups.losses.clone()),
             tasks: tasks.child("leadership"),
         });
-        let chair = leadership.clone();
-        let losses = leadership.losses().clone();
-        let follower = follower
-            .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
-            .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)));
+        let follower = told_to(&leadership, follower);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
@@ -270,6 +266,14 @@ fn agent_client(keys: Source) -> Result<(AgentClient, ConnectionMetrics), AppErr
     let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
     let counted = client.clone();
     Ok((client, ConnectionMetrics(Arc::new(move || counted.connections()))))
+}
+
+/// Has the chair told of what the memory reaches, and of what the database has lost.
+fn told_to(chair: &Handle, follower: Follower) -> Follower {
+    let (losses, chair) = (chair.losses().clone(), chair.clone());
+    follower
+        .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
+        .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)))
 }
 
 /// What the door is made of.
