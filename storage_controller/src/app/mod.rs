@@ -149,8 +149,18 @@ impl App {
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening =
-            Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain, connections };
+        let opening = Opening {
+            desk,
+            verifier,
+            gate,
+            ends,
+            office,
+            memory: memory.clone(),
+            memory_door,
+            drain,
+            connections,
+            stall: args.client_stall,
+        };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -287,6 +297,7 @@ struct Opening {
     memory_door: Option<MemoryDoor>,
     drain: Duration,
     connections: ConnectionMetrics,
+    stall: Duration,
 }
 
 impl Opening {
@@ -307,7 +318,7 @@ impl Opening {
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
-        let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
+        let limits = Limits { drain: self.drain + LAST_WORDS, stall: self.stall, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
     }
