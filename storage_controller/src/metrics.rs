@@ -13,7 +13,7 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::availability::Availability;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
-use crate::agents::AgentMetrics;
+use crate::agents::{AgentMetrics, ConnectionMetrics};
 use crate::http::RequestMetrics;
 use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, LagAges, PresenceCounts, PresenceMetrics, Tally};
@@ -45,6 +45,9 @@ pub struct Rooms {
     /// The post.
     #[metric(namespace = "agent")]
     pub agents: Arc<AgentMetrics>,
+    /// Its connections.
+    #[metric(flatten)]
+    pub connections: ConnectionMetrics,
     /// The database.
     #[metric(flatten)]
     pub database: Arc<DatabaseMetrics>,

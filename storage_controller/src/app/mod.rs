@@ -30,14 +30,14 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
-use pgfleet_runtime::{port_file, signals};
+use pgfleet_runtime::{descriptors, port_file, signals};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 pub use program::run;
 
-use crate::agents::{AgentMetrics, Agents, Doors};
+use crate::agents::{AgentMetrics, Agents, ConnectionMetrics, Doors, room};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
@@ -106,7 +106,7 @@ impl App {
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let peers = PeerClient::new(identity, keys.clone())?;
         let groups = Groups::default();
-        let client = AgentClient::new(keys, AgentTimeouts::default())?;
+        let (client, connections) = agent_client(keys)?;
         let office = Office::default();
         let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
@@ -140,7 +140,18 @@ impl App {
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, measured, memory_door, drain };
+        let opening = Opening {
+            desk,
+            verifier,
+            gate,
+            ends,
+            office,
+            measured,
+            memory_door,
+            drain,
+            connections,
+            stall: args.client_stall,
+        };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -283,6 +294,13 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
     Ok(database)
 }
 
+/// The client of all agents, with as many descriptors as the process can spare.
+fn agent_client(keys: Source) -> Result<(AgentClient, ConnectionMetrics), AppError> {
+    let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
+    let counted = client.clone();
+    Ok((client, ConnectionMetrics(Arc::new(move || counted.connections()))))
+}
+
 /// What the door is made of.
 struct Opening {
     desk: Desk,
@@ -293,6 +311,8 @@ struct Opening {
     measured: Measured,
     memory_door: Option<MemoryDoor>,
     drain: Duration,
+    connections: ConnectionMetrics,
+    stall: Duration,
 }
 
 /// What is asked at each scrape, because it changes by itself.
@@ -323,14 +343,14 @@ impl Opening {
         let (measured, into) =
             (self.measured, (groups.follower.clone(), groups.leadership.clone(), groups.database.clone()));
         groups.show_zeros();
-        let page = groups.page(self.office, http, tasks);
+        let page = groups.page(self.office, http, tasks, self.connections);
         let scrape = Arc::new(move || {
             measured.measure(&into);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
-        let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
+        let limits = Limits { drain: self.drain + LAST_WORDS, stall: self.stall, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
     }
@@ -413,7 +433,13 @@ impl Groups {
         self.requests.show_zeros();
     }
 
-    fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
+    fn page(
+        self,
+        office: Office,
+        http: Arc<HttpMetrics>,
+        tasks: &TaskGroup,
+        connections: ConnectionMetrics,
+    ) -> Metrics {
         let counts = move || {
             let leading = office.leading();
             leading.map_or_else(FleetCounts::default, |leading| FleetCounts {
@@ -427,6 +453,7 @@ impl Groups {
             losses: self.losses,
             reconcile: self.reconcile,
             agents: self.agents,
+            connections,
             database: self.database,
             follower: self.follower,
             fleet: FleetMetrics(Arc::new(counts)),
