@@ -86,7 +86,7 @@ pub(super) async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -
         // One that was ended has no agent any more, and that is no trouble.
         Err(AgentError::Unreachable { .. }) if has_ended(&entry) => false,
         Err(error) => {
-            snapshot.failed(id, Call::Probe, &error.to_string());
+            snapshot.refused(id, Call::Probe, &error.to_string(), error.answered());
             false
         }
     }

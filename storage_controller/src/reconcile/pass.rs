@@ -108,6 +108,6 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.refused(id, call, &why, error.refusal().map(|body| body.code));
+    bench.snapshot.refused(id, call, &why, error.answered());
     Next::Failed
 }
