@@ -95,8 +95,7 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = database(&args, me, release)?;
-        let prepared = Prepared::default();
+        let (database, prepared) = (database(&args, me, release)?, Prepared::default());
 
         let alarm = CancellationToken::new();
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
@@ -153,8 +152,8 @@ impl App {
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
-        let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
+        let (drain, shown) = (args.drain, memory.clone());
+        let opening = Opening { desk, verifier, gate, ends, office, memory: shown, memory_door, drain };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();

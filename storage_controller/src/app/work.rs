@@ -1,6 +1,7 @@
 //! What a leader does: migrate, take the memory over, open the office, start writer, engine and sweep; and the way back.
 //! With a warm memory nothing here costs more for a larger fleet.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
@@ -111,15 +113,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let (latest, committed) = watch::channel(change_seq);
     let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
     let waker = Waker::default();
-    let quarantine = Quarantine::new(Tools {
-        limits: from.quarantine,
-        writer: writer.clone(),
-        database: from.database.clone(),
-        metrics: from.reconcile_metrics.clone(),
-        tasks: from.tasks.clone(),
-        panics: from.panics.clone(),
-        tell: hears(&mandate.chair),
-    });
+    let quarantine = new_quarantine(from, &mandate.chair, &writer);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
@@ -139,28 +133,15 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
-    let hints = Hints::default();
-    let (hinted, seen, asked) = (hints.clone(), snapshot.clone(), from.agents.clone());
-    let hinting = hinted.follow(seen, asked, waker.clone(), quarantine.clone(), may_act.clone(), following.token());
-    following.spawn("hints", Kind::Vital, hinting);
+    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act.clone(), from.sweep, following.token());
+    following.spawn("sweep", Kind::Vital, looking);
     let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
     following.spawn("retention", Kind::Worker, retention);
-    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
-    following.spawn("sweep", Kind::Vital, looking);
-    let (writing_for, shown) = (writer.clone(), snapshot.clone());
-    let preview = Preview::new(from.agents.clone());
-    let leading = Leading {
-        term,
-        proof,
-        writer: writing_for,
-        snapshot: shown,
-        waker,
-        preview,
-        committed,
-        quarantine,
-        outlook,
-        hints,
-    };
+    let (handle, shown, preview) = (writer.clone(), snapshot.clone(), Preview::new(from.agents.clone()));
+    let hints = Hints::default();
+    let leading =
+        Leading { term, proof, writer: handle, snapshot: shown, waker, preview, committed, quarantine, outlook, hints };
+    following.spawn("hints", Kind::Vital, follow_hints(from, &leading, may_act, following.token()));
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
@@ -173,6 +154,30 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+fn new_quarantine(from: &Ingredients, chair: &Handle, writer: &Writer) -> Quarantine {
+    Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+        tell: hears(chair),
+    })
+}
+
+/// The task that asks agents which report a change.
+fn follow_hints(
+    from: &Ingredients,
+    leading: &Leading,
+    may_act: MayAct,
+    token: CancellationToken,
+) -> impl Future<Output = Result<(), Infallible>> + use<> {
+    let (snapshot, agents) = (leading.snapshot.clone(), from.agents.clone());
+    let (waker, quarantine) = (leading.waker.clone(), leading.quarantine.clone());
+    leading.hints.clone().follow(snapshot, agents, waker, quarantine, may_act, token)
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.
