@@ -96,8 +96,7 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = database(&args, me, release)?;
-        let prepared = Prepared::default();
+        let (database, prepared) = (database(&args, me, release)?, Prepared::default());
 
         let alarm = CancellationToken::new();
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
