@@ -17,8 +17,9 @@ pub mod lsn;
 pub mod plan;
 pub mod policy;
 pub mod resources;
+pub mod rollout;
 pub mod spec;
 
 pub use error::{ErrorBody, ErrorCode};
-pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};
+pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, RolloutId, SpecHash, Term};
 pub use lsn::Lsn;

@@ -10,5 +10,6 @@ pub mod loss;
 pub mod percent;
 pub mod quarantine;
 pub mod reconcile;
+pub mod rollout;
 pub mod spec;
 pub mod suspend;
