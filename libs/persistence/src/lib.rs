@@ -29,6 +29,7 @@ mod notices;
 mod records;
 mod rehearse;
 mod release;
+mod rollout;
 mod schema;
 mod session;
 mod term;
@@ -50,8 +51,12 @@ pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
+pub use rollout::{RolloutRecord, TargetRecord};
 pub use term::LeaderTerm;
-pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
+pub use writer::{
+    Action, Asker, Change, Committed, Hand, NewRollout, NewSpec, NewTarget, RolloutChange, WriteError, Writer,
+    WriterHooks, WriterTask,
+};
 
 /// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 2;
