@@ -17,6 +17,7 @@ use crate::http::RequestMetrics;
 use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::DatabaseMetrics;
 
 /// Everything a scrape sees.
@@ -41,6 +42,9 @@ pub struct Rooms {
     /// The engine.
     #[metric(flatten)]
     pub reconcile: Arc<ReconcileMetrics>,
+    /// Changes in waves.
+    #[metric(flatten)]
+    pub rollouts: Arc<RolloutMetrics>,
     /// The post.
     #[metric(namespace = "agent")]
     pub agents: Arc<AgentMetrics>,

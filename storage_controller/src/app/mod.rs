@@ -43,6 +43,7 @@ use crate::leadership::{LeadershipMetrics, LossMetrics, Losses, Parts, Room, Set
 use crate::metrics::{FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
 use gates::Gates;
@@ -123,6 +124,7 @@ impl App {
             sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
             grace: args.step_down_grace,
             reconcile_metrics: groups.reconcile.clone(),
+            rollout_metrics: groups.rollouts.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
             tasks: tasks.metrics(),
@@ -332,6 +334,7 @@ struct Groups {
     leadership: Arc<LeadershipMetrics>,
     losses: Arc<LossMetrics>,
     reconcile: Arc<ReconcileMetrics>,
+    rollouts: Arc<RolloutMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
@@ -344,6 +347,7 @@ impl Default for Groups {
             leadership: Arc::new(LeadershipMetrics::new()),
             losses: Arc::new(LossMetrics::new()),
             reconcile: Arc::new(ReconcileMetrics::new()),
+            rollouts: Arc::new(RolloutMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
@@ -359,6 +363,7 @@ impl Groups {
             leadership: self.leadership,
             losses: self.losses,
             reconcile: self.reconcile,
+            rollouts: self.rollouts,
             agents: self.agents,
             database: self.database,
             follower: self.follower,

@@ -24,6 +24,7 @@ use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
 use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
 use crate::reconcile::{Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker};
+use crate::rollout::{self, RolloutMetrics, Rollouts};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -56,6 +57,7 @@ pub(super) struct Ingredients {
     pub(super) sweep: SweepSettings,
     pub(super) grace: Duration,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
+    pub(super) rollout_metrics: Arc<RolloutMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
     /// Computes whose work panics.
     pub(super) quarantine: quarantine::Limits,
@@ -136,11 +138,13 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
-    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
+    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act.clone(), from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
+    let rollouts = start_rollouts(from, &snapshot, &writer, &waker, may_act, &following);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
-    let leading = Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine };
+    let leading =
+        Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine, rollouts };
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
@@ -153,6 +157,27 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+/// Starts the room of roll-outs: it goes on where the last leader's stopped.
+fn start_rollouts(
+    from: &Ingredients,
+    snapshot: &Snapshot,
+    writer: &Writer,
+    waker: &Waker,
+    may_act: MayAct,
+    following: &TaskGroup,
+) -> Rollouts {
+    let (rollouts, task) = Rollouts::open(rollout::Tools {
+        snapshot: snapshot.clone(),
+        writer: writer.clone(),
+        database: from.database.clone(),
+        waker: waker.clone(),
+        may_act,
+        metrics: from.rollout_metrics.clone(),
+    });
+    following.spawn("rollouts", Kind::Worker, task.run(following.token()));
+    rollouts
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.

@@ -18,6 +18,7 @@ mod metrics;
 mod openapi;
 mod pieces;
 mod pull;
+mod rollout;
 mod wait;
 mod watch;
 mod way;
@@ -71,7 +72,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 22] = [
+pub const ROUTES: [&str; 29] = [
     "/live",
     "/ready",
     "/leader",
@@ -94,6 +95,13 @@ pub const ROUTES: [&str; 22] = [
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
     "/compute/api/v2/computes/{compute_id}/spec",
+    "/control/v1/rollout",
+    "/control/v1/rollout/{rollout_id}",
+    "/control/v1/rollout/{rollout_id}/compute",
+    "/control/v1/rollout/{rollout_id}/pause",
+    "/control/v1/rollout/{rollout_id}/resume",
+    "/control/v1/rollout/{rollout_id}/abort",
+    "/control/v1/rollout/{rollout_id}/rollback",
 ];
 
 /// The whole router with its layers.
@@ -153,6 +161,9 @@ fn reads() -> OpenApiRouter<Door> {
         .routes(routes!(compute::wait))
         .routes(routes!(compute::history))
         .routes(routes!(watch::watch))
+        .routes(routes!(rollout::list))
+        .routes(routes!(rollout::get))
+        .routes(routes!(rollout::computes))
 }
 
 /// Executed by the leader; change what is asked for.
@@ -164,6 +175,11 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))
+        .routes(routes!(rollout::start))
+        .routes(routes!(rollout::pause))
+        .routes(routes!(rollout::resume))
+        .routes(routes!(rollout::abort))
+        .routes(routes!(rollout::rollback))
 }
 
 /// For the agent of the compute that the path names. Executed by the leader; change nothing.

@@ -12,6 +12,7 @@ mod error;
 mod history;
 mod metrics;
 mod pull;
+mod rollout;
 mod rules;
 mod watching;
 
@@ -33,6 +34,7 @@ use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
 use crate::observe::Snapshot;
 use crate::reconcile::{Preview, Quarantine, Waker};
+use crate::rollout::Rollouts;
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -52,6 +54,8 @@ pub struct Leading {
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.
     pub quarantine: Quarantine,
+    /// Changes in waves.
+    pub rollouts: Rollouts,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.
