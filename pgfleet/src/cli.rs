@@ -9,6 +9,7 @@ use pgfleet_api::{ComputeId, Generation};
 use crate::connect::Connection;
 use crate::exit;
 use crate::local::LocalVerb;
+use crate::rollout::RolloutVerb;
 
 /// Operate a pgfleet cluster.
 #[derive(Debug, Parser)]
@@ -43,6 +44,11 @@ pub enum Noun {
     },
     /// Show what a spec would do, without doing it: verdict, settings by class, changes in words.
     Plan(PlanArgs),
+    /// Change the specs of many computes in waves, watch what becomes of them, go back.
+    Rollout {
+        #[command(subcommand)]
+        verb: RolloutVerb,
+    },
     /// Check that leadership kept its promises: in the recording of a run, or in what a live cluster remembers.
     Verify(VerifyArgs),
     /// Run a whole cluster on this machine.
@@ -224,7 +230,7 @@ fn generation(text: &str) -> Result<Generation, String> {
     }
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub fn reason(text: &str) -> Result<String, String> {
     let printable = text.chars().all(|char| char == ' ' || char.is_ascii_graphic());
     if printable && !text.trim().is_empty() {
         Ok(text.to_owned())
@@ -233,7 +239,7 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
     if key.is_empty() { Err("the key is empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }

@@ -10,6 +10,7 @@ mod leader;
 mod local;
 mod output;
 mod plan;
+mod rollout;
 mod verify;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Leader { verb } => Box::pin(leader::run(verb, &connection.client()?, output)).await,
         Noun::Compute { verb } => Box::pin(compute::run(verb, &connection.client()?, output)).await,
         Noun::Plan(args) => Box::pin(plan::run(args, &connection.client()?, output)).await,
+        Noun::Rollout { verb } => Box::pin(rollout::run(verb, &connection.client()?, output)).await,
         Noun::Verify(args) => Box::pin(verify::run(&args, &connection, output)).await,
         Noun::Local { verb } => Box::pin(local::run(verb, output)).await,
     }

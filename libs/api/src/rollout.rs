@@ -248,6 +248,32 @@ impl RolloutPhase {
     }
 }
 
+/// What an operator may ask of a roll-out; each is a route of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutCommand {
+    /// Touch nothing more for now.
+    Pause,
+    /// Go on; after a halt, what failed is given up.
+    Resume,
+    /// End it and leave everything as it is.
+    Abort,
+    /// Give every compute that has our spec its previous one.
+    Rollback,
+}
+
+impl RolloutCommand {
+    /// The word in routes and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// Where one compute of a roll-out stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

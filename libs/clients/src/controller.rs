@@ -7,6 +7,7 @@
 
 mod call;
 mod error;
+mod rollout;
 mod route;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use pgfleet_api::Generation;
 use pgfleet_api::compute::{Observed, WaitOutcome};
+pub use pgfleet_api::rollout::RolloutCommand as Command;
 use pgfleet_api::rollout::{RolloutPhase, TargetPhase};
 
 pub use decide::decide;
@@ -248,32 +249,6 @@ pub fn health(intent: &Intent, generation: Generation, observed: Option<&Observe
         Some(WaitOutcome::Applied) => Health::Healthy,
         Some(WaitOutcome::Rejected | WaitOutcome::Failed) => Health::Failed,
         Some(WaitOutcome::Timeout) | None => Health::Ill,
-    }
-}
-
-/// An operator's wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Touch nothing more for now.
-    Pause,
-    /// Go on; after a halt, what failed is given up.
-    Resume,
-    /// End it and leave everything as it is.
-    Abort,
-    /// Give every compute that has our spec its previous one.
-    Rollback,
-}
-
-impl Command {
-    /// The word in routes and journal.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Abort => "abort",
-            Self::Rollback => "rollback",
-        }
     }
 }
 
