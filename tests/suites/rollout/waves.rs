@@ -34,6 +34,8 @@ async fn waves_go_one_after_the_other_within_the_limit_and_come_back() {
     // One was changed by an operator since, one was deleted: neither is written over, and both are named.
     let (changed, deleted) = (&yard.agents[1].id, &yard.agents[2].id);
     client.put_spec(changed, &marked("operator"), None).await.unwrap();
+    // His own change makes a compute busy as well, and is not counted against a roll-out.
+    client.wait(changed, None, crate::PATIENCE).await.unwrap();
     client.delete(deleted).await.unwrap();
     let id = "r".parse().unwrap();
     client.command_rollout(&id, RolloutCommand::Rollback, Some("slower")).await.unwrap();
