@@ -1,5 +1,9 @@
 //! Roll-outs as the database has them: read by the leader when it takes over, and by the routes that show them.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -9,8 +13,8 @@ use serde_json::Value;
 
 use crate::database::Database;
 use crate::error::DbError;
-use crate::records::{compute_id_of, spec_hash_of};
-use crate::schema::{rollout_computes, rollouts};
+use crate::records::SpecRecord;
+use crate::schema::{computes, rollout_computes, rollouts};
 
 /// A roll-out without its computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -221,6 +225,31 @@ impl Database {
         rows.into_iter().map(target_of).collect()
     }
 
+    /// The current specs of some computes; one that is unknown or has none is left out.
+    ///
+    /// # Errors
+    /// Any [`DbError`].
+    pub async fn specs(&self, ids: &[ComputeId]) -> Result<BTreeMap<ComputeId, SpecRecord>, DbError> {
+        const DOING: &str = "read specs";
+        let mut conn = self.pooled(DOING).await?;
+        let wanted: Vec<&str> = ids.iter().map(ComputeId::as_str).collect();
+        let rows: Vec<(String, i64, Option<String>, Option<Value>)> = computes::table
+            .filter(computes::compute_id.eq_any(wanted))
+            .filter(computes::deleted_at.is_null())
+            .select((computes::compute_id, computes::generation, computes::spec_hash, computes::spec))
+            .load(&mut conn)
+            .await
+            .map_err(DbError::diesel(DOING))?;
+        let mut found = BTreeMap::new();
+        for (id, generation, hash, spec) in rows {
+            let id: ComputeId = id.parse().map_err(|error| DbError::content("compute id", error))?;
+            if let (Some(spec), Some(spec_hash)) = (spec, parsed(hash, "spec hash")?) {
+                found.insert(id, SpecRecord { generation: Generation(generation), spec_hash, spec });
+            }
+        }
+        Ok(found)
+    }
+
     /// What some of its computes had before, with the content's hash.
     ///
     /// # Errors
@@ -242,7 +271,7 @@ impl Database {
             .map_err(DbError::diesel(DOING))?;
         let mut found = Vec::with_capacity(rows.len());
         for (ordinal, spec, hash) in rows {
-            if let (Some(spec), Some(hash)) = (spec, spec_hash_of(hash)?) {
+            if let (Some(spec), Some(hash)) = (spec, parsed(hash, "spec hash")?) {
                 found.push((number(ordinal), spec, hash));
             }
         }
@@ -269,14 +298,18 @@ fn record_of(row: RolloutRow) -> Result<RolloutRecord, DbError> {
 fn target_of(row: TargetRow) -> Result<TargetRecord, DbError> {
     Ok(TargetRecord {
         ordinal: number(row.ordinal),
-        compute_id: compute_id_of(row.compute_id)?,
+        compute_id: row.compute_id.parse().map_err(|error| DbError::content("compute id", error))?,
         phase: word(row.phase)?,
         previous_generation: row.previous_generation.map(Generation),
         generation: row.generation.map(Generation),
-        spec_hash: spec_hash_of(row.spec_hash)?,
+        spec_hash: parsed(row.spec_hash, "spec hash")?,
         restored_generation: row.restored_generation.map(Generation),
         error: row.error,
     })
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: Option<String>, what: &'static str) -> Result<Option<T>, DbError> {
+    text.map(|text| text.parse()).transpose().map_err(|error| DbError::content(what, error))
 }
 
 /// A word that only a later build knows reads as unknown.

@@ -1,13 +1,10 @@
 //! Whether a compute may be touched by a roll-out, and what its patched spec is.
 
-use std::sync::Arc;
-
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::rollout::SpecPatch;
 use pgfleet_domain::rollout::{Health, health, patch};
 use pgfleet_domain::spec::{SpecError, spec_hash};
-use pgfleet_persistence::NewSpec;
-use serde_json::Value;
+use pgfleet_persistence::{NewSpec, SpecRecord};
 
 use crate::observe::Entry;
 
@@ -23,22 +20,17 @@ pub(super) enum Fit {
     Refused(SpecError),
 }
 
-/// The spec asked for.
-fn document(entry: &Entry) -> Option<Arc<Value>> {
-    entry.record.spec.clone()
-}
-
-/// Looks at one compute.
-pub(super) fn fit(patch_: &SpecPatch, entry: &Entry) -> Fit {
+/// Looks at one compute and its current spec.
+pub(super) fn fit(patch_: &SpecPatch, entry: &Entry, spec: Option<&SpecRecord>) -> Fit {
     if let Some(why) = held(entry) {
         return Fit::LeftOut(why);
     }
-    let Some(spec) = document(entry) else { return Fit::LeftOut("it has no spec") };
-    match patch::apply(patch_, &spec) {
+    let Some(SpecRecord { spec, .. }) = spec else { return Fit::LeftOut("it has no spec") };
+    match patch::apply(patch_, spec) {
         Ok(patched) if patched == *spec => Fit::Unchanged,
         Ok(patched) => {
             let hash = spec_hash(&patched);
-            Fit::Changes(NewSpec { spec: Arc::new(patched), hash })
+            Fit::Changes(NewSpec { spec: patched.into(), hash })
         }
         Err(error) => Fit::Refused(error),
     }

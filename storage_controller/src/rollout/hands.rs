@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pgfleet_api::ComputeId;
 use pgfleet_domain::rollout::{Action, Event, Target};
-use pgfleet_persistence::{Change, Committed, Hand, NewSpec, RolloutChange, WriteError};
+use pgfleet_persistence::{Change, Committed, DbError, Hand, NewSpec, RolloutChange, SpecRecord, WriteError};
 
 use super::Tools;
 use super::course::Course;
@@ -25,8 +26,10 @@ pub(super) async fn touch(
 ) -> Result<Vec<Action>, Broken> {
     let mut follow = Vec::new();
     let mut hands = Vec::with_capacity(ordinals.len());
+    let ids: Vec<ComputeId> = ordinals.iter().filter_map(|ordinal| course.compute(*ordinal).cloned()).collect();
+    let specs = tools.database.specs(&ids).await.map_err(unread)?;
     for ordinal in ordinals.iter().copied() {
-        match new_hand(tools, course, ordinal) {
+        match new_hand(tools, course, ordinal, &specs) {
             Ok(hand) => hands.push(hand),
             Err(event) => follow.extend(course.take(event, now)),
         }
@@ -62,25 +65,34 @@ pub(super) async fn touch(
     broken.map_or(Ok(follow), Err)
 }
 
+/// Nothing was written, and the same is tried again.
+fn unread(error: DbError) -> Broken {
+    Broken::ReadAgain(WriteError::Unavailable { msg: error.to_string() })
+}
+
 /// The new spec of a compute, or what to say instead.
-fn new_hand(tools: &Tools, course: &mut Course, ordinal: u32) -> Result<Hand, Event> {
+fn new_hand(
+    tools: &Tools,
+    course: &mut Course,
+    ordinal: u32,
+    specs: &BTreeMap<ComputeId, SpecRecord>,
+) -> Result<Hand, Event> {
     let skipped = Event::Skipped { ordinal };
     let Some(compute_id) = course.compute(ordinal).cloned() else { return Err(skipped) };
     let Some(entry) = tools.snapshot.get(&compute_id) else {
         course.because(ordinal, "it was deleted");
         return Err(skipped);
     };
-    let why = match fit(&course.patch, &entry) {
-        Fit::Changes(spec) => match unwell(&entry) {
-            None => {
-                let (rollout_id, if_match) = (course.rollout_id.clone(), entry.record.generation);
-                return Ok(Hand { rollout_id, ordinal, compute_id, spec, if_match });
-            }
-            Some(why) => why,
-        },
-        Fit::LeftOut(why) => why,
-        Fit::Unchanged => return Err(Event::Unchanged { ordinal }),
-        Fit::Refused(error) => {
+    let current = specs.get(&compute_id);
+    let why = match (fit(&course.patch, &entry, current), unwell(&entry), current) {
+        (Fit::Changes(spec), None, Some(current)) => {
+            let (rollout_id, if_match) = (course.rollout_id.clone(), current.generation);
+            return Ok(Hand { rollout_id, ordinal, compute_id, spec, if_match });
+        }
+        (Fit::Changes(_), why, _) => why.unwrap_or("it has no spec"),
+        (Fit::LeftOut(why), ..) => why,
+        (Fit::Unchanged, ..) => return Err(Event::Unchanged { ordinal }),
+        (Fit::Refused(error), ..) => {
             course.because(ordinal, error.to_string());
             return Err(Event::Refused { ordinal });
         }
@@ -97,9 +109,11 @@ pub(super) async fn restore(
     now: Duration,
 ) -> Result<Vec<Action>, Broken> {
     let read = tools.database.rollout_previous(&course.rollout_id, ordinals).await;
-    let read = read.map_err(|error| Broken::ReadAgain(WriteError::Unavailable { msg: error.to_string() }))?;
-    let mut previous: BTreeMap<u32, NewSpec> =
-        read.into_iter().map(|(ordinal, spec, hash)| (ordinal, NewSpec { spec: spec.into(), hash })).collect();
+    let mut previous: BTreeMap<u32, NewSpec> = read
+        .map_err(unread)?
+        .into_iter()
+        .map(|(ordinal, spec, hash)| (ordinal, NewSpec { spec: spec.into(), hash }))
+        .collect();
     let mut follow = Vec::new();
     let mut hands = Vec::with_capacity(ordinals.len());
     for ordinal in ordinals.iter().copied() {

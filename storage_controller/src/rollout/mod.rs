@@ -107,6 +107,7 @@ type Answer = oneshot::Sender<Result<(), RolloutError>>;
 pub struct Rollouts {
     asks: mpsc::Sender<Ask>,
     snapshot: Snapshot,
+    database: Arc<Database>,
 }
 
 impl Rollouts {
@@ -114,8 +115,8 @@ impl Rollouts {
     #[must_use]
     pub fn open(tools: Tools) -> (Self, Task) {
         let (asks, asked) = mpsc::channel(QUEUE);
-        let snapshot = tools.snapshot.clone();
-        (Self { asks, snapshot }, Task::new(tools, asked))
+        let (snapshot, database) = (tools.snapshot.clone(), tools.database.clone());
+        (Self { asks, snapshot, database }, Task::new(tools, asked))
     }
 
     /// Writes a roll-out down, which then begins. The same request under the same name again does nothing.
@@ -125,7 +126,7 @@ impl Rollouts {
     pub async fn start(&self, asker: Asker, request: StartRollout) -> Result<RolloutId, RolloutError> {
         let rollout_id = request.rollout_id.clone().unwrap_or_else(RolloutId::generate);
         let request = StartRollout { rollout_id: Some(rollout_id.clone()), ..request };
-        let selection = select::select(&self.snapshot, &request).await?;
+        let selection = select::select(&self.snapshot, &self.database, &request).await?;
         selection.check()?;
         let named = rollout_id.clone();
         let request = Box::new(request);
@@ -138,7 +139,7 @@ impl Rollouts {
     /// # Errors
     /// A rule refuses the request, or it selects nothing.
     pub async fn preview(&self, request: &StartRollout) -> Result<RolloutPreview, RolloutError> {
-        Ok(select::select(&self.snapshot, request).await?.preview())
+        Ok(select::select(&self.snapshot, &self.database, request).await?.preview())
     }
 
     /// Carries an operator's wish out. What is so already does nothing.

@@ -1,10 +1,12 @@
 //! Which computes a roll-out is about, and in which order.
 
+use std::collections::BTreeMap;
+
 use pgfleet_api::ComputeId;
 use pgfleet_api::rollout::{RolloutCompute, RolloutPreview, Selector, StartRollout, TargetPhase};
 use pgfleet_domain::rollout::{Plan, patch};
 use pgfleet_domain::spec::SpecError;
-use pgfleet_persistence::NewTarget;
+use pgfleet_persistence::{Database, NewTarget};
 
 use super::RolloutError;
 use super::fit::{Fit, fit, unwell};
@@ -63,19 +65,25 @@ fn check_selector(selector: &Selector) -> Result<(), SpecError> {
 
 /// Selects, looks at each with the patch, and orders: those that are well first, so that the canary proves something; then
 /// those that are not; then those that are left out.
-pub(super) async fn select(snapshot: &Snapshot, request: &StartRollout) -> Result<Selection, RolloutError> {
+pub(super) async fn select(
+    snapshot: &Snapshot,
+    database: &Database,
+    request: &StartRollout,
+) -> Result<Selection, RolloutError> {
     check_selector(&request.selector)?;
     patch::check(&request.patch)?;
     let (mut well, mut ill, mut out) = (Vec::new(), Vec::new(), Vec::new());
     let mut cursor: Option<ComputeId> = None;
     loop {
         let (page, more) = snapshot.page(&Filter::default(), cursor.as_ref(), PAGE);
-        for entry in &page {
-            let labels = &entry.record.labels;
-            if !request.selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value)) {
-                continue;
-            }
-            let (phase, error, to) = match fit(&request.patch, entry) {
+        let has = |labels: &BTreeMap<String, String>| {
+            request.selector.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        let chosen: Vec<_> = page.iter().filter(|entry| has(&entry.record.labels)).collect();
+        let ids: Vec<ComputeId> = chosen.iter().map(|entry| entry.record.compute_id.clone()).collect();
+        let specs = if ids.is_empty() { BTreeMap::new() } else { database.specs(&ids).await? };
+        for entry in chosen {
+            let (phase, error, to) = match fit(&request.patch, entry, specs.get(&entry.record.compute_id)) {
                 Fit::Changes(_) => match unwell(entry) {
                     None => (TargetPhase::Waiting, None, &mut well),
                     Some(why) => (TargetPhase::Waiting, Some(why.to_owned()), &mut ill),
