@@ -8,6 +8,7 @@
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
+//!   ConfirmSession ── still_leads: for reads from memory
 //! ```
 //!
 //! Invariants: a [`LeaderTerm`] exists only for a claim that is known to be committed; every write but bootstrap, claim,
@@ -18,6 +19,7 @@
 mod bootstrap;
 mod compat;
 mod config;
+mod confirm;
 mod database;
 mod dial;
 mod error;
@@ -41,6 +43,7 @@ use std::sync::Arc;
 
 pub use compat::Older;
 pub use config::{DatabaseConfig, application_name};
+pub use confirm::ConfirmSession;
 pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};

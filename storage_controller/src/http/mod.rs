@@ -115,15 +115,21 @@ pub fn router(door: Door, layers: Layers) -> Router {
 
 fn routes(door: &Door) -> OpenApiRouter<Door> {
     let gate = || from_fn_with_state(door.clone(), gate::lead_or_hand_on);
+    let confirmed = || from_fn_with_state(door.clone(), gate::confirmed);
     let needs = |scopes: auth::Scopes| from_fn_with_state((door.clone(), scopes), auth::require);
     OpenApiRouter::with_openapi(openapi::base())
         .merge(open())
         .merge(peers().layer(needs(auth::PEERS)))
         .merge(operators().layer(needs(auth::OPERATORS)))
         .merge(any_role().layer(needs(auth::READERS)))
-        .merge(reads().layer(gate()).layer(needs(auth::READERS)))
+        .merge(reads().layer(confirmed()).merge(flows()).layer(gate()).layer(needs(auth::READERS)))
         .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
-        .merge(of_agents().layer(gate()).layer(from_fn_with_state(door.clone(), auth::require_own_compute)))
+        .merge(
+            of_agents()
+                .layer(confirmed())
+                .layer(gate())
+                .layer(from_fn_with_state(door.clone(), auth::require_own_compute)),
+        )
 }
 
 /// Answered in every role, without a token.
@@ -151,19 +157,22 @@ fn any_role() -> OpenApiRouter<Door> {
     OpenApiRouter::new().routes(routes!(controller::leader_row)).routes(routes!(controller::leader_history))
 }
 
-/// Executed by the leader; change nothing.
+/// Executed by the leader, after the database has confirmed that it leads; change nothing.
 fn reads() -> OpenApiRouter<Door> {
     OpenApiRouter::new()
-        .routes(routes!(controller::controllers))
         .routes(routes!(compute::list))
         .routes(routes!(compute::get))
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
         .routes(routes!(compute::history))
-        .routes(routes!(watch::watch))
         .routes(routes!(rollout::list))
         .routes(routes!(rollout::get))
         .routes(routes!(rollout::computes))
+}
+
+/// Executed by the leader; what they say is of its own process, or has a place in the order of changes and may come late.
+fn flows() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(controller::controllers)).routes(routes!(watch::watch))
 }
 
 /// Executed by the leader; change what is asked for.
@@ -206,6 +215,7 @@ mod tests {
             .merge(operators())
             .merge(any_role())
             .merge(reads())
+            .merge(flows())
             .merge(writes())
             .merge(of_agents());
         let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
@@ -221,6 +231,7 @@ mod tests {
             .merge(operators())
             .merge(any_role())
             .merge(reads())
+            .merge(flows())
             .merge(writes())
             .merge(of_agents());
         let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();

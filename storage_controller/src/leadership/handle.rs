@@ -10,6 +10,7 @@ use pgfleet_domain::leadership::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::now;
+use super::confirm::Confirmer;
 use super::follow::Lines;
 use super::leader::SteppedDown;
 use super::losses::Losses;
@@ -100,6 +101,9 @@ impl Proof {
     }
 }
 
+/// How long a read waits for its confirmation before it is held like one without a leader.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
+
 /// The handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -109,6 +113,7 @@ pub struct Handle {
     renew: Duration,
     standing: watch::Receiver<Standing>,
     requests: mpsc::Sender<Request>,
+    confirmer: Confirmer,
     pub(super) proof: Proof,
     reached: Arc<watch::Sender<i64>>,
     members: Members,
@@ -120,6 +125,7 @@ impl Handle {
         machine: &Config,
         standing: watch::Receiver<Standing>,
         requests: mpsc::Sender<Request>,
+        confirmer: Confirmer,
         metrics: Arc<LeadershipMetrics>,
         losses: Losses,
     ) -> Self {
@@ -130,6 +136,7 @@ impl Handle {
             renew: machine.renew,
             standing,
             requests,
+            confirmer,
             proof: Proof::default(),
             reached: Arc::new(watch::Sender::new(0)),
             members: Members::new(metrics),
@@ -168,6 +175,16 @@ impl Handle {
         self.standing.borrow().role == Role::Leader && self.proof.holds_at(now())
     }
 
+    /// Whether the database says, after this call, that this member leads in `term`: what is read from memory then is as
+    /// new as every write that was acknowledged before the call. No also means that it did not say so in time, or that this
+    /// member stopped leading meanwhile.
+    pub async fn confirm(&self, term: Term) -> bool {
+        tokio::select! {
+            confirmed = tokio::time::timeout(CONFIRMED_WITHIN, self.confirmer.ask(term)) => confirmed.unwrap_or(false),
+            () = self.left(term) => false,
+        }
+    }
+
     /// Returns when this member no longer leads in `term`: for requests that wait and must not outlive the leadership. A
     /// suspension counts as an end: what waits goes on elsewhere, or here when it is over.
     pub async fn left(&self, term: Term) {
@@ -203,6 +220,11 @@ impl Handle {
     /// Reports that the database refused a write of this term.
     pub async fn fenced(&self, term: Term) {
         self.tell(Request::Fenced(term)).await;
+    }
+
+    /// The same from a task that must not wait. A report that finds no room is made again by the next read.
+    pub(super) fn deposed(&self, term: Term) {
+        let _ = self.requests.try_send(Request::Fenced(term));
     }
 
     /// Reports that an agent refuses the term `own` because it has seen a later one. A report that finds no room is made

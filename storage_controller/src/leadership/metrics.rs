@@ -107,6 +107,24 @@ struct ByWake {
     cause: Wake,
 }
 
+/// What the database said about a term whose memory is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub(super) enum Confirmation {
+    /// It leads.
+    Leads,
+    /// It does not lead any more.
+    Deposed,
+    /// Nothing, in time.
+    Failed,
+}
+
+#[derive(LabelGroup)]
+#[label(set = ConfirmationSet)]
+struct ByConfirmation {
+    outcome: Confirmation,
+}
+
 #[derive(LabelGroup)]
 #[label(set = HowSet)]
 struct ByHow {
@@ -133,6 +151,8 @@ pub struct LeadershipMetrics {
     leadership_followers: Gauge,
     /// Looks at the leader row that did not wait for their time, by what caused them.
     leadership_wakes_total: CounterVec<WakeSet>,
+    /// Questions to the database whether this member still leads, each for all reads that waited, by what came of them.
+    leadership_confirmations_total: CounterVec<ConfirmationSet>,
     /// From asking the old leader, or noticing its death, to serving: the last one of this member.
     handover_gap_seconds: FloatGauge,
     /// Parts of the last hand-over to this member.
@@ -158,6 +178,11 @@ impl LeadershipMetrics {
     /// A renewal failed.
     pub fn renewal_failed(&self) {
         self.leadership_renewal_failures_total.get_metric().inc();
+    }
+
+    /// A question for waiting reads was answered, or not.
+    pub(super) fn confirmed(&self, outcome: Confirmation) {
+        self.leadership_confirmations_total.inc(ByConfirmation { outcome });
     }
 
     /// It cannot prove its lease.

@@ -115,6 +115,16 @@ impl Desk {
             .ok_or_else(|| not_leading(standing))
     }
 
+    /// Whether what is read here now is as new as every write that was acknowledged before: asks the database once, together
+    /// with whoever else reads.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotLeading`]: nothing was read.
+    pub async fn confirmed(&self) -> Result<(), ServiceError> {
+        let term = self.leading()?.term;
+        if self.leadership.confirm(term).await { Ok(()) } else { Err(self.not_leading()) }
+    }
+
     /// What a member says that does not lead: what it is, and who leads.
     fn not_leading(&self) -> ServiceError {
         not_leading(self.leadership.standing())
