@@ -2,10 +2,12 @@
 //!
 //! It talks to any member of a cluster through `pgfleet-clients`; `pgfleet local` runs a whole cluster on this machine.
 
+mod bulk;
 mod cli;
 mod compute;
 mod connect;
 mod exit;
+mod journal;
 mod leader;
 mod local;
 mod output;

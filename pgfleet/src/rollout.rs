@@ -254,11 +254,13 @@ fn count(view: &RolloutView, phases: &[TargetPhase]) -> u32 {
 /// How a roll-out that nothing more happens to counts for whoever waited for it.
 fn verdict(view: &RolloutView, goal: Goal) -> Result<(), CliError> {
     let id = &view.rollout_id;
-    let reached = match (goal, view.phase) {
-        (Goal::Done, RolloutPhase::Done) | (Goal::RolledBack, RolloutPhase::RolledBack) => true,
-        (Goal::Paused, RolloutPhase::Paused) | (Goal::Aborted, RolloutPhase::Aborted) => true,
-        _ => false,
+    let wanted = match goal {
+        Goal::Done => RolloutPhase::Done,
+        Goal::Paused => RolloutPhase::Paused,
+        Goal::Aborted => RolloutPhase::Aborted,
+        Goal::RolledBack => RolloutPhase::RolledBack,
     };
+    let reached = view.phase == wanted;
     let troubles: Vec<String> = view
         .counts
         .iter()

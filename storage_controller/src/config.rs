@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pgfleet_domain::quarantine::Limits;
+use pgfleet_persistence::Keep;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
 use pgfleet_runtime::traces::TraceArgs;
 
@@ -93,6 +94,12 @@ pub struct Args {
     /// Every agent is asked for its status once in this time.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub probe_interval: Duration,
+    /// How long the journal and the tombstones of deleted computes are kept.
+    #[arg(long, default_value = "90days", value_parser = humantime::parse_duration)]
+    pub journal_retention: Duration,
+    /// What one partition of the journal spans; a whole partition is dropped at a time.
+    #[arg(long, default_value = "1day", value_parser = humantime::parse_duration)]
+    pub journal_period: Duration,
     /// Log as JSON.
     #[arg(long)]
     pub log_json: bool,
@@ -208,6 +215,12 @@ impl Args {
         if self.hold() >= self.lease {
             return invalid("--step-down-hold", "it must be shorter than --lease");
         }
+        if self.journal_period < Duration::from_secs(1) {
+            return invalid("--journal-period", "a partition spans at least 1s");
+        }
+        if self.journal_retention < self.journal_period && !self.dev {
+            return invalid("--journal-retention", "it must be at least --journal-period");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
         }
@@ -218,6 +231,12 @@ impl Args {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    /// How long the journal is kept.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        Keep::new(self.journal_period, self.journal_retention)
     }
 
     /// When a compute is quarantined, and how it is tried then.
@@ -294,6 +313,7 @@ mod tests {
             (["--advertise", "10.0.0.1:7"], "--advertise"),
             (["--hold-max-bytes", "1000"], "--hold-max-bytes"),
             (["--migration-budget", "0s"], "--migration-budget"),
+            (["--journal-period", "0s"], "--journal-period"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

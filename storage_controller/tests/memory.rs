@@ -95,7 +95,7 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
         7..=8 => Change::Observed { compute_id, observed: Box::new(seen(rng, boots)) },
         9..=10 => Change::SetPolicy {
             compute_id,
-            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }) },
+            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }), mode: None },
         },
         _ => Change::Journal(Action {
             compute_id: Some(compute_id),

@@ -191,6 +191,12 @@ pub struct HistoryQuery {
     pub limit: Option<u32>,
     /// Only changes before this one.
     pub cursor: Option<i64>,
+    /// Only lines from this moment on, like `2026-11-24T10:00:00Z`; by the database's clock.
+    pub since: Option<DateTime<Utc>>,
+    /// Only lines before this moment.
+    pub until: Option<DateTime<Utc>>,
+    /// Only lines of this kind: `action` or `transition`.
+    pub kind: Option<String>,
 }
 
 /// One page of `GET /control/v1/compute/{id}/history`: what the journal has of a compute, the newest first.

@@ -11,6 +11,7 @@ pub mod compute;
 pub mod controller;
 pub mod errands;
 pub mod error;
+pub mod explain;
 pub mod headers;
 pub mod ids;
 pub mod lsn;

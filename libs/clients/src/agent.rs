@@ -113,6 +113,17 @@ impl AgentError {
         self.refusal().and_then(|body| body.highest)
     }
 
+    /// The agent's code, if it answered at all; what it says is not always what it was asked for.
+    #[must_use]
+    pub fn answered(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { body, .. } => Some(body.body.code),
+            Self::Unauthorized { .. } => Some(ErrorCode::Unauthorized),
+            Self::Garbled { status: Some(_), .. } => Some(ErrorCode::Unknown),
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Garbled { .. } | Self::Token { .. } => None,
+        }
+    }
+
     /// The agent's error body, if it refused with one.
     #[must_use]
     pub fn refusal(&self) -> Option<&ErrorBody> {
@@ -191,6 +202,15 @@ impl AgentClient {
     pub async fn terminate(&self, url: &str, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
         let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
         self.call(url, request, self.timeouts.terminate).await
+    }
+
+    /// As [`Self::terminate`], under a fence: one that the agent does not hold is refused.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
+    pub async fn end(&self, url: &str, fence: Fence, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request.json(&TerminateRequest { fence: Some(fence) }), self.timeouts.terminate).await
     }
 
     /// Asks the agent to stop PostgreSQL for good if nobody has used it for so long. Its own look decides: it refuses with

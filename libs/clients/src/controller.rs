@@ -5,6 +5,7 @@
 //! pause; until the deadline. Invariants: a request whose outcome is unknown is sent again only if doing it twice is
 //! doing it once (reads, a registration, a spec without `If-Match`); an answer of a rule (4xx) is final.
 
+mod acts;
 mod call;
 mod error;
 mod rollout;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pgfleet_api::agent::PullResponse;
+use pgfleet_api::agent::{PullResponse, ReportAccepted, TransitionReport};
 use pgfleet_api::bulk::{ApplyLine, ApplyResult, WatchEvent};
 use pgfleet_api::compute::{
     ComputeList, ComputeView, HistoryPage, HistoryQuery, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult,
@@ -105,6 +106,8 @@ pub struct ControllerClient {
     endpoints: Arc<[String]>,
     options: Options,
     leader: Arc<Mutex<Option<String>>>,
+    /// Why, for the journal.
+    reason: Option<Arc<str>>,
 }
 
 impl ControllerClient {
@@ -115,7 +118,7 @@ impl ControllerClient {
     pub fn new(endpoints: Vec<String>, tokens: Source, options: Options) -> Result<Self, SetUpError> {
         let http = Wire { connect_timeout: Duration::from_secs(2), idle_per_host: 8 }.client()?;
         let endpoints = endpoints.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Ok(Self { http, tokens, endpoints, options, leader: Arc::default() })
+        Ok(Self { http, tokens, endpoints, options, leader: Arc::default(), reason: None })
     }
 
     /// The members it was told of.
@@ -231,9 +234,14 @@ impl ControllerClient {
     /// # Errors
     /// See [`ControllerError`].
     pub async fn history(&self, id: &ComputeId, query: &HistoryQuery) -> Result<HistoryPage, ControllerError> {
-        let limit = query.limit.map(|limit| ("limit", limit.to_string()));
-        let cursor = query.cursor.map(|cursor| ("cursor", cursor.to_string()));
-        let query = limit.into_iter().chain(cursor).collect();
+        let mut pairs = BTreeMap::new();
+        let mut add = |name: &'static str, value: Option<String>| value.map(|value| pairs.insert(name, value));
+        add("limit", query.limit.map(|limit| limit.to_string()));
+        add("cursor", query.cursor.map(|cursor| cursor.to_string()));
+        add("since", query.since.map(|since| since.to_rfc3339()));
+        add("until", query.until.map(|until| until.to_rfc3339()));
+        add("kind", query.kind.clone());
+        let query = pairs;
         self.fetch(Ask { query, ..Ask::get(&compute_path(id, "/history")) }).await
     }
 
@@ -242,7 +250,7 @@ impl ControllerClient {
     /// # Errors
     /// See [`ControllerError`].
     pub async fn history_all(&self, id: &ComputeId) -> Result<Vec<WatchEvent>, ControllerError> {
-        let mut query = HistoryQuery { limit: Some(1000), cursor: None };
+        let mut query = HistoryQuery { limit: Some(1000), ..HistoryQuery::default() };
         let mut all = Vec::new();
         loop {
             let page = self.history(id, &query).await?;
@@ -358,6 +366,14 @@ impl ControllerClient {
             results.extend(told.into_iter().map(|result| ApplyResult { line: result.line + first, ..result }));
         }
         Ok(results)
+    }
+
+    /// An agent's report that its status has changed. Told once: a hint that is lost costs nothing.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn report(&self, id: &ComputeId, report: &TransitionReport) -> Result<ReportAccepted, ControllerError> {
+        self.fetch(Ask::post(&compute_path(id, "/report"), report, Resend::Always)?).await
     }
 
     /// The agent's pull: the spec asked for with its fence.

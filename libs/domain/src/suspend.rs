@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn off_unless_policy_and_spec_say_so() {
-        let on = Policy { suspend: SuspendPolicy::WhenIdle };
+        let on = Policy { suspend: SuspendPolicy::WhenIdle, ..Policy::default() };
         let rows = [
             (Policy::default(), json!({"suspend_timeout_seconds": 10}), None),
             (on, json!({"suspend_timeout_seconds": 10}), Some(TEN)),

@@ -5,6 +5,7 @@
 //! ```text
 //!   Database ── bootstrap, read_leader, load, spec, history, pending, rehearse, migrate     (pool, short sessions)
 //!            └─ listen ──▶ Notices                                                           (a session each)
+//!            ├─ look_after_journal ── partitions, tombstones                        (a session each time)
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
@@ -31,6 +32,7 @@ mod notices;
 mod records;
 mod rehearse;
 mod release;
+mod retention;
 mod rollout;
 mod schema;
 mod session;
@@ -48,12 +50,14 @@ pub use database::Database;
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed};
+pub use load::Wanted;
 pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
 pub use records::{Compat, ComputeRecord, Ended, JournalEntry, JournalKind, LoadedState, SpecRecord, TermRecord};
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
+pub use retention::{Keep, Kept, Pruned};
 pub use rollout::{RolloutRecord, TargetRecord};
 pub use term::LeaderTerm;
 pub use writer::{

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::Policy;
+use pgfleet_api::policy::{Mode, Policy};
 use pgfleet_api::{ClusterId, ComputeId, Generation, InstanceId, SpecHash, Term};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::DbError;
@@ -178,12 +179,39 @@ pub(crate) fn labels_of(value: Value) -> Result<BTreeMap<String, String>, DbErro
     serde_json::from_value(value).map_err(|error| DbError::content("set of labels", error))
 }
 
-/// A word that only a later build knows reads as the default, by which the leader does nothing on its own.
+/// A word that only a later build knows reads as one by which the leader does nothing on its own.
 pub(crate) fn policy_of(value: &Value) -> Policy {
-    let suspend = value.get("suspend").and_then(|word| serde_json::from_value(word.clone()).ok());
-    Policy { suspend: suspend.unwrap_or_default() }
+    fn read<T: DeserializeOwned>(value: &Value, name: &str) -> Option<T> {
+        value.get(name).and_then(|word| serde_json::from_value(word.clone()).ok())
+    }
+    let mode = if value.get("mode").is_some() { read(value, "mode").unwrap_or(Mode::Pause) } else { Mode::Active };
+    Policy { suspend: read(value, "suspend").unwrap_or_default(), mode, pending: read(value, "pending") }
 }
 
 pub(crate) fn observed_of(value: Value) -> Result<Observed, DbError> {
     serde_json::from_value(value).map_err(|error| DbError::content("observed state", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgfleet_api::policy::SuspendPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_word_of_a_policy_lets_the_leader_do_less() {
+        let active = Policy::default();
+        let rows = [
+            (json!({}), active),
+            (json!({"suspend": "when_idle"}), Policy { suspend: SuspendPolicy::WhenIdle, ..active }),
+            (json!({"suspend": "at_noon", "mode": "stop"}), Policy { mode: Mode::Stop, ..active }),
+            (json!({"mode": "from_the_future"}), Policy { mode: Mode::Pause, ..active }),
+            (json!({"pending": null}), active),
+            (json!({"pending": {"action": "explode", "generation": 3}}), active),
+        ];
+        for (value, policy) in rows {
+            assert_eq!(policy_of(&value), policy, "{value}");
+        }
+    }
 }

@@ -123,6 +123,7 @@ impl App {
             engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
             sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
             grace: args.step_down_grace,
+            keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
             rollout_metrics: groups.rollouts.clone(),
             database_metrics: groups.database.clone(),

@@ -11,7 +11,7 @@ use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_domain::loss::What;
 use pgfleet_domain::quarantine;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
+use pgfleet_persistence::{Committed, Database, Hook, Keep, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
-use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
+use crate::observe::{Call, Flusher, Hints, Loan, Memory, Snapshot, SweepSettings, look_after_journal, sweep};
 use crate::reconcile::{Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker};
 use crate::rollout::{self, RolloutMetrics, Rollouts};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
@@ -56,6 +56,7 @@ pub(super) struct Ingredients {
     pub(super) engine: Settings,
     pub(super) sweep: SweepSettings,
     pub(super) grace: Duration,
+    pub(super) keep: Keep,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) rollout_metrics: Arc<RolloutMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
@@ -122,6 +123,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         tell: hears(&mandate.chair),
     });
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
+    let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let engine = Engine::new(
         mandate.term,
@@ -132,19 +134,37 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         from.engine,
         quarantine.clone(),
     );
+    let outlook = engine.outlook();
     let following = mandate.tasks.child("reconcile");
     following.spawn("engine", Kind::Vital, engine.run(following.token()));
     following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
+    let hints = Hints::default();
+    let (hinted, seen, asked) = (hints.clone(), snapshot.clone(), from.agents.clone());
+    let hinting = hinted.follow(seen, asked, waker.clone(), quarantine.clone(), may_act.clone(), following.token());
+    following.spawn("hints", Kind::Vital, hinting);
+    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
+    following.spawn("retention", Kind::Worker, retention);
     let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act.clone(), from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
     let rollouts = start_rollouts(from, &snapshot, &writer, &waker, may_act, &following);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
-    let leading =
-        Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine, rollouts };
+    let leading = Leading {
+        term,
+        proof,
+        writer: writing_for,
+        snapshot: shown,
+        waker,
+        preview,
+        committed,
+        quarantine,
+        outlook,
+        hints,
+        rollouts,
+    };
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {

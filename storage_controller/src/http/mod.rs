@@ -4,6 +4,7 @@
 //! status of an error is decided in `error` only; what this member may not execute in its role goes through `gate`, which
 //! hands it on to the leader or holds it until there is one.
 
+mod act;
 mod apply;
 mod auth;
 mod compute;
@@ -72,7 +73,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 29] = [
+pub const ROUTES: [&str; 33] = [
     "/live",
     "/ready",
     "/leader",
@@ -91,6 +92,10 @@ pub const ROUTES: [&str; 29] = [
     "/control/v1/compute/{compute_id}/policy",
     "/control/v1/compute/{compute_id}/wait",
     "/control/v1/compute/{compute_id}/history",
+    "/control/v1/compute/{compute_id}/explain",
+    "/control/v1/compute/{compute_id}/terminate",
+    "/control/v1/compute/{compute_id}/refresh",
+    "/control/v1/compute/{compute_id}/report",
     "/control/v1/compute/apply",
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
@@ -165,6 +170,7 @@ fn reads() -> OpenApiRouter<Door> {
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
         .routes(routes!(compute::history))
+        .routes(routes!(act::explain))
         .routes(routes!(rollout::list))
         .routes(routes!(rollout::get))
         .routes(routes!(rollout::computes))
@@ -189,11 +195,13 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(rollout::resume))
         .routes(routes!(rollout::abort))
         .routes(routes!(rollout::rollback))
+        .routes(routes!(act::terminate))
+        .routes(routes!(act::refresh))
 }
 
 /// For the agent of the compute that the path names. Executed by the leader; change nothing.
 fn of_agents() -> OpenApiRouter<Door> {
-    OpenApiRouter::new().routes(routes!(pull::spec))
+    OpenApiRouter::new().routes(routes!(pull::spec)).routes(routes!(pull::report))
 }
 
 /// With `--dev` only.

@@ -7,14 +7,18 @@
 
 mod flush;
 mod follow;
+mod hints;
 mod memory;
 mod metrics;
+mod retention;
 mod snapshot;
 mod sweep;
 
 pub use flush::Flusher;
 pub use follow::Follower;
+pub use hints::Hints;
 pub use memory::{Loan, Memory, Recall};
 pub use metrics::FollowerMetrics;
+pub use retention::look_after_journal;
 pub use snapshot::{Call, Entry, Filter, Snapshot, Tally, Trouble};
 pub use sweep::{SweepSettings, sweep};

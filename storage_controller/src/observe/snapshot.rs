@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::{ComputeView, Observed};
-use pgfleet_api::{ComputeId, Generation};
+use pgfleet_api::policy::Policy;
+use pgfleet_api::{ComputeId, ErrorCode, Generation};
 use pgfleet_domain::reconcile::Intent;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
@@ -28,6 +30,10 @@ pub struct Trouble {
     pub call: Call,
     /// Why, in one line.
     pub why: Arc<str>,
+    /// The agent's code, if it answered with one.
+    pub refused: Option<ErrorCode>,
+    /// When calls of this kind began to fail; by this leadership's clock.
+    pub since: Instant,
 }
 
 /// A kind of call to an agent. A successful push is worth more than a probe: an agent that answers for its status and
@@ -69,7 +75,8 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
-            policy: self.record.policy,
+            // One that was passed over is not shown: nobody does it any more.
+            policy: Policy { pending: self.record.policy.wanted(self.record.generation), ..self.record.policy },
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }
@@ -284,12 +291,20 @@ impl Snapshot {
 
     /// Notes why a call failed; what was last seen of the compute stays.
     pub fn failed(&self, id: &ComputeId, call: Call, why: &str) {
+        self.refused(id, call, why, None);
+    }
+
+    /// As [`Self::failed`], with the agent's code if it answered with one.
+    pub fn refused(&self, id: &ComputeId, call: Call, why: &str, refused: Option<ErrorCode>) {
         let fleet = self.lock();
         if let Some(slot) = fleet.entries.get(id) {
-            let trouble = Some(Trouble { call, why: Arc::from(why) });
             slot.send_if_modified(|entry| {
-                let news = entry.trouble != trouble;
+                let known = entry.trouble.as_ref();
+                let news =
+                    known.is_none_or(|known| known.call != call || *known.why != *why || known.refused != refused);
                 if news {
+                    let since = known.map_or_else(Instant::now, |known| known.since);
+                    let trouble = Some(Trouble { call, why: Arc::from(why), refused, since });
                     *entry = Arc::new(Entry { trouble, ..Entry::clone(entry) });
                 }
                 news

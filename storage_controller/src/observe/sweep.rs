@@ -78,7 +78,7 @@ pub async fn sweep(
 }
 
 /// Probes one compute. Returns whether the engine has to look at it.
-async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -> bool {
+pub(super) async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -> bool {
     let Some(entry) = snapshot.get(id) else { return false };
     match agents.probe(&entry.record.agent_url).await {
         // An agent that was away may need its spec again, so a compute that comes back is looked at as well.
@@ -86,7 +86,7 @@ async fn look(snapshot: &Snapshot, agents: &Agents, id: &ComputeId) -> bool {
         // One that was ended has no agent any more, and that is no trouble.
         Err(AgentError::Unreachable { .. }) if has_ended(&entry) => false,
         Err(error) => {
-            snapshot.failed(id, Call::Probe, &error.to_string());
+            snapshot.refused(id, Call::Probe, &error.to_string(), error.answered());
             false
         }
     }

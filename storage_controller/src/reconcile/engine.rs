@@ -18,6 +18,7 @@ use tracing::field::Empty;
 use super::agenda::Agenda;
 use super::metrics::PassOutcome;
 use super::metrics::Room;
+use super::outlook::Outlook;
 use super::pass::{Bench, MayAct, Next, run};
 use super::quarantine::Admission;
 use super::scan::Scan;
@@ -56,6 +57,7 @@ pub struct Engine {
     waker: Waker,
     settings: Settings,
     metrics: Arc<ReconcileMetrics>,
+    outlook: Outlook,
     queue: VecDeque<ComputeId>,
     queued: BTreeSet<ComputeId>,
     running: HashMap<tokio::task::Id, Running>,
@@ -102,6 +104,7 @@ impl Engine {
             waker,
             settings,
             metrics,
+            outlook: Outlook::default(),
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
             running: HashMap::new(),
@@ -113,6 +116,12 @@ impl Engine {
             agenda: Agenda::default(),
             scan: Scan::default(),
         }
+    }
+
+    /// What this engine is about to do with which compute.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.outlook.clone()
     }
 
     /// Runs until `token` is cancelled; passes in flight are cut then, calls included, and joined.
@@ -180,10 +189,12 @@ impl Engine {
                     true
                 }
                 Admission::Wait { until } => {
+                    self.outlook.rests(&id);
                     self.hold(&id, until);
                     continue;
                 }
             };
+            self.outlook.working(&id);
             let handle = passes.spawn(watched(self.bench.clone(), id.clone(), is_try));
             self.busy.insert(id.clone(), false);
             self.running.insert(handle.id(), Running { id, begun: Instant::now() });
@@ -222,6 +233,7 @@ impl Engine {
 
     fn enqueue(&mut self, id: ComputeId) {
         if self.queued.insert(id.clone()) {
+            self.outlook.queued(&id);
             self.queue.push_back(id);
         }
     }
@@ -263,16 +275,25 @@ impl Engine {
         let waited = self.waiting.remove(&id).unwrap_or(0);
         self.agenda.remove(&id);
         let at = match next {
-            Next::Rest | Next::Suspended => return,
-            Next::Later(pause) => return self.agenda.set(id, now + pause),
-            Next::Pushed => now + base,
+            Next::Rest | Next::Suspended => return self.outlook.rests(&id),
+            Next::Later(pause) => {
+                self.outlook.rests(&id);
+                return self.agenda.set(id, now + pause);
+            }
+            Next::Pushed => {
+                self.outlook.waits(&id, now + base);
+                now + base
+            }
             Next::Waiting => {
                 self.waiting.insert(id.clone(), waited + 1);
-                now + backoff(waited, base, self.settings.waiting_cap, jitter)
+                let at = now + backoff(waited, base, self.settings.waiting_cap, jitter);
+                self.outlook.waits(&id, at);
+                at
             }
             Next::Failed | Next::Panicked => {
                 let not_before = now + backoff(failed, base * 5, self.settings.failed_cap, jitter);
                 self.failing.insert(id.clone(), Failing { times: failed + 1, not_before });
+                self.outlook.failed(&id, failed + 1, not_before);
                 not_before
             }
         };

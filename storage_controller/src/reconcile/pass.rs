@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use pgfleet_api::ComputeId;
 use pgfleet_clients::agent::AgentError;
-use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_domain::policy::{Step, step};
+use pgfleet_domain::reconcile::Plan;
 use pgfleet_persistence::LeaderTerm;
 
-use super::{Quarantine, ahead, suspend};
+use super::{Quarantine, ahead, end, suspend};
 use crate::agents::Agents;
 use crate::observe::{Call, Entry, Snapshot};
 
@@ -51,14 +52,17 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
         return Next::Failed;
     }
     let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
-    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
+    let intent = entry.intent();
     tracing::Span::current().record("generation", intent.generation.get());
-    match plan(&intent, entry.observed.as_deref()) {
-        Plan::Rest if is_try => probe(bench, id, &entry).await,
-        Plan::Rest => suspend::look(bench, id, &entry).await,
-        Plan::Probe => probe(bench, id, &entry).await,
+    match step(entry.record.policy, &intent, entry.observed.as_deref()) {
+        Step::HandsOff | Step::Plan(Plan::Rest) if is_try => probe(bench, id, &entry).await,
+        Step::HandsOff => Next::Rest,
+        Step::Plan(Plan::Rest) => suspend::look(bench, id, &entry).await,
+        Step::Plan(Plan::Probe) => probe(bench, id, &entry).await,
         // What is remembered of an agent may be old: it says so itself when it is pushed to, and that is the proof.
-        Plan::Push | Plan::AgentAhead(_) => push(bench, id, &entry).await,
+        Step::Plan(Plan::Push | Plan::AgentAhead(_)) => push(bench, id, &entry).await,
+        Step::End { mode, generation, spec_hash } => end::end(bench, id, &entry, mode, (generation, spec_hash)).await,
+        Step::Done(action) => end::done(bench, id, action).await,
     }
 }
 
@@ -104,6 +108,6 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.failed(id, call, &why);
+    bench.snapshot.refused(id, call, &why, error.answered());
     Next::Failed
 }

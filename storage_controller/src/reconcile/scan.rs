@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_domain::policy::step;
 
 use tokio::time::Instant;
 
@@ -49,6 +49,5 @@ impl Scan {
 }
 
 fn needs_a_pass(entry: &Entry) -> bool {
-    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
-    plan(&intent, entry.observed.as_deref()) != Plan::Rest
+    !step(entry.record.policy, &entry.intent(), entry.observed.as_deref()).rests()
 }

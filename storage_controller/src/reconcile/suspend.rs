@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pgfleet_api::policy::Mode;
 use pgfleet_api::{ComputeId, ErrorCode};
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_domain::suspend::{self, Step};
@@ -16,7 +17,8 @@ use crate::observe::{Call, Entry};
 /// How long a compute may be idle, if it may be suspended at all and runs as far as is known.
 pub(super) fn timeout(entry: &Entry) -> Option<Duration> {
     let runs = entry.observed.as_ref().is_some_and(|seen| seen.state == pgfleet_api::agent::ComputeState::Running);
-    suspend::timeout(entry.record.policy, entry.record.spec.as_deref()).filter(|_| runs)
+    let active = entry.record.policy.mode == Mode::Active;
+    suspend::timeout(entry.record.policy, entry.record.spec.as_deref()).filter(|_| runs && active)
 }
 
 /// Looks at a compute that nothing else is to be done about.

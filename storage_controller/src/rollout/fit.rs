@@ -1,6 +1,7 @@
 //! Whether a compute may be touched by a roll-out, and what its patched spec is.
 
 use pgfleet_api::agent::ComputeState;
+use pgfleet_api::policy::Mode;
 use pgfleet_api::rollout::SpecPatch;
 use pgfleet_domain::rollout::{Health, health, patch};
 use pgfleet_domain::spec::{SpecError, spec_hash};
@@ -37,8 +38,14 @@ pub(super) fn fit(patch_: &SpecPatch, entry: &Entry, spec: Option<&SpecRecord>) 
 }
 
 /// Why an operator keeps hands off it, if somebody does.
-fn held(_entry: &Entry) -> Option<&'static str> {
-    None
+pub(super) fn held(entry: &Entry) -> Option<&'static str> {
+    let record = &entry.record;
+    match record.policy.mode {
+        Mode::Pause => Some("it is paused by its policy"),
+        Mode::Stop => Some("it is stopped by its policy"),
+        // A new generation would take the action's place.
+        Mode::Active => record.policy.wanted(record.generation).map(|_| "an operator's action is under way"),
+    }
 }
 
 /// Why nothing could be learnt from touching it now, if that is so: it would count as failed without the patch's fault.

@@ -167,6 +167,10 @@ fn old_hand(tools: &Tools, course: &mut Course, ordinal: u32, previous: Option<N
         course.because(ordinal, format!("somebody else changed it since, to generation {}", record.generation));
         return None;
     }
+    if record.policy.wanted(record.generation).is_some() {
+        course.because(ordinal, "an operator's action is under way");
+        return None;
+    }
     let (rollout_id, if_match) = (course.rollout_id.clone(), record.generation);
     Some(Hand { rollout_id, ordinal, compute_id, spec: previous?, if_match })
 }

@@ -4,14 +4,17 @@
 //! chair. Invariants: nothing is executed unless this member leads; an accepted spec is in the database; nobody waits for
 //! convergence here but [`Desk::wait`].
 
+mod act;
 mod apply;
 mod compute;
 mod controller;
 mod dry_run;
 mod error;
+mod explain;
 mod history;
 mod metrics;
 mod pull;
+mod report;
 mod rollout;
 mod rules;
 mod watching;
@@ -32,8 +35,8 @@ pub use watching::Watching;
 
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
-use crate::observe::Snapshot;
-use crate::reconcile::{Preview, Quarantine, Waker};
+use crate::observe::{Hints, Snapshot};
+use crate::reconcile::{Outlook, Preview, Quarantine, Waker};
 use crate::rollout::Rollouts;
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
@@ -54,6 +57,10 @@ pub struct Leading {
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.
     pub quarantine: Quarantine,
+    /// What the engine is about to do.
+    pub outlook: Outlook,
+    /// Has a compute's agent asked for its status soon.
+    pub hints: Hints,
     /// Changes in waves.
     pub rollouts: Rollouts,
 }

@@ -2,12 +2,13 @@
 
 use pgfleet_api::ComputeId;
 use pgfleet_api::agent::{Attachment, PullResponse};
+use pgfleet_api::policy::Mode;
 use serde_json::Value;
 
 use super::{Desk, ServiceError};
 
 impl Desk {
-    /// The spec that a compute should have, with its fence; `empty` where nothing was asked for.
+    /// The spec that a compute should have, with its fence; `empty` where nothing was asked for, or it is to be stopped.
     ///
     /// A compute that was deleted is as unknown as one that never was: deleting forgets it and leaves it running.
     ///
@@ -17,7 +18,9 @@ impl Desk {
         let leading = self.leading()?;
         let entry = self.entry(&leading, id)?;
         let record = &entry.record;
-        let (Some(spec), Some(hash)) = (&record.spec, &record.spec_hash) else {
+        // One that is to be stopped gets nothing to start with.
+        let wanted = (record.policy.mode != Mode::Stop).then_some(()).and(record.spec.as_ref());
+        let (Some(spec), Some(hash)) = (wanted, &record.spec_hash) else {
             return Ok(PullResponse { status: Attachment::Empty, spec: None, fence: None, compute_ctl_config: None });
         };
         // Looked at and let go within this statement: nothing of a request outlives the leadership.

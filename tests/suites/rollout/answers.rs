@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::RegisterCompute;
+use pgfleet_api::policy::{Mode, PutPolicy};
 use pgfleet_api::rollout::{RolloutPhase, TargetPhase};
 use pgfleet_api::{ErrorBody, ErrorCode};
 use pgfleet_harness::controller::Controller;
@@ -78,6 +79,11 @@ async fn what_is_left_out_is_named_and_a_start_is_done_once() {
     let same = RegisterCompute { agent_url: nowhere(), labels: labels(), spec: Some(same) };
     client.register(&"c-same".parse().unwrap(), &same).await.unwrap();
 
+    let paused = RegisterCompute { agent_url: nowhere(), labels: labels(), spec: Some(marked("one")) };
+    client.register(&"d-paused".parse().unwrap(), &paused).await.unwrap();
+    let pause = PutPolicy { mode: Some(Mode::Pause), ..PutPolicy::default() };
+    client.put_policy(&"d-paused".parse().unwrap(), &pause, None).await.unwrap();
+
     let wanted = request("r", strategy());
     let preview = client.preview_rollout(&wanted).await.unwrap();
     let told: Vec<_> = preview
@@ -93,13 +99,14 @@ async fn what_is_left_out_is_named_and_a_start_is_done_once() {
             ("b-away", Some(1), "waiting", "its agent was never reached"),
             ("a-bare", None, "skipped", "it has no spec"),
             ("c-same", None, "unchanged", ""),
+            ("d-paused", None, "skipped", "it is paused by its policy"),
         ]
     );
     assert!(client.rollouts(&Default::default()).await.unwrap().rollouts.is_empty(), "a dry run writes nothing");
     assert_eq!(yard.generations(), [1, 1]);
 
     let started = client.start_rollout(&wanted, None).await.unwrap();
-    assert_eq!((started.selected, started.plan.computes, count(&started, TargetPhase::Skipped)), (5, 3, 1));
+    assert_eq!((started.selected, started.plan.computes, count(&started, TargetPhase::Skipped)), (6, 3, 2));
     assert_eq!(started.troubles[0].error.as_deref(), Some("it has no spec"));
     let again = client.start_rollout(&wanted, None).await.unwrap();
     assert_eq!(again.created_at, started.created_at, "the same request is the same roll-out");
@@ -112,7 +119,14 @@ async fn what_is_left_out_is_named_and_a_start_is_done_once() {
     let done = reaches(&client, "r", RolloutPhase::Done).await;
     let why: Vec<_> =
         done.troubles.iter().map(|one| (one.compute_id.as_str(), one.error.as_deref().unwrap())).collect();
-    assert_eq!(why, [("b-away", "its agent was never reached"), ("a-bare", "it has no spec")]);
+    assert_eq!(
+        why,
+        [
+            ("b-away", "its agent was never reached"),
+            ("a-bare", "it has no spec"),
+            ("d-paused", "it is paused by its policy")
+        ]
+    );
     // All is so already, but for what is left out.
     let nothing = client.start_rollout(&request("s", strategy()), None).await.unwrap();
     assert_eq!((nothing.plan.computes, count(&nothing, TargetPhase::Unchanged)), (1, 3), "{nothing:?}");

@@ -337,7 +337,10 @@ fn the_next_leader_goes_on_from_what_is_stored() {
             .map(|target| match target {
                 Target::Touching => Target::Waiting,
                 Target::Restoring { generation } => Target::InFlight { generation: *generation, until: at(100) },
-                other => *other,
+                Target::Waiting | Target::InFlight { .. } | Target::Healthy { .. } | Target::Failed { .. } => *target,
+                Target::GivenUp { .. } | Target::Refused | Target::Skipped | Target::Unchanged => *target,
+                Target::Returning { .. } | Target::Restored | Target::Unrestored { .. } => *target,
+                Target::Abandoned | Target::Overtaken => *target,
             })
             .collect();
         let next = State::resumed(plan(5), state.stored(), targets, at(40));

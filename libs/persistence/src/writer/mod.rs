@@ -22,8 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::PutPolicy;
+use pgfleet_api::policy::{ActionKind, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::Value;
 use thiserror::Error;
@@ -102,6 +103,22 @@ pub enum Change {
         /// The fields that change.
         policy: PutPolicy,
     },
+    /// An intent with the content that is there: a generation of its own, by which its agent applies the spec again or, with
+    /// an action, is asked for that. Nothing for a compute without a spec, or one that its policy holds back.
+    Act {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// What is to be done once beside, and how PostgreSQL is stopped.
+        action: Option<(ActionKind, TerminateMode)>,
+    },
+    /// The pending action of this generation is done: forgets the action, or the compute if that was wanted. Nothing if
+    /// another generation has taken its place.
+    Acted {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The action's.
+        generation: Generation,
+    },
     /// Passes over a generation that an agent has and the database lacks, because it has lost it: the same content under
     /// the next generation above the agent's. Nothing if the compute is at another generation than `seen` by now.
     Lift {
@@ -140,6 +157,8 @@ impl Change {
             Self::Register { compute_id, .. }
             | Self::PutSpec { compute_id, .. }
             | Self::SetPolicy { compute_id, .. }
+            | Self::Act { compute_id, .. }
+            | Self::Acted { compute_id, .. }
             | Self::Lift { compute_id, .. }
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
@@ -154,6 +173,8 @@ impl Change {
             Self::PutSpec { spec, .. } => Some(spec),
             Self::Rollout(change) => change.hand().map(|hand| &hand.spec),
             Self::SetPolicy { .. }
+            | Self::Act { .. }
+            | Self::Acted { .. }
             | Self::Lift { .. }
             | Self::Delete { .. }
             | Self::Observed { .. }
@@ -175,11 +196,11 @@ pub struct Committed {
     pub changed: bool,
     /// The number of this change or, if nothing was written, of the last change before it.
     pub change_seq: i64,
-    /// After `Register`, `PutSpec`, `SetPolicy` and a `Lift` that changed something: the whole row as it is in the database.
+    /// After `Register`, `PutSpec`, `SetPolicy`, and an `Act`, `Acted` or `Lift` that changed something: the whole row as it is in the database.
     pub record: Option<ComputeRecord>,
     /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
     pub observed: Option<Observed>,
-    /// After `Delete`: forget it.
+    /// After `Delete`, and an `Acted` that ended in it: forget it.
     pub deleted: bool,
 }
 

@@ -12,6 +12,7 @@ mod migrating;
 mod migrations;
 mod notices;
 mod outage;
+mod retention;
 mod rollout;
 mod support;
 mod tls;

@@ -129,7 +129,9 @@ impl World {
                 Target::InFlight { generation, until }
             }
             Target::Returning { generation, .. } => Target::Returning { generation, until },
-            other => other,
+            Target::Waiting | Target::Healthy { .. } | Target::Failed { .. } | Target::GivenUp { .. } => *target,
+            Target::Refused | Target::Skipped | Target::Unchanged | Target::Restored => *target,
+            Target::Unrestored { .. } | Target::Abandoned | Target::Overtaken => *target,
         };
         let targets = self.state.targets.iter().map(read).collect();
         let next = State::resumed(*self.state.plan(), self.state.stored(), targets, at(self.now));
