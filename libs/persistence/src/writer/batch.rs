@@ -419,7 +419,12 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
         }
         (Change::Act { action, .. }, Write::Compute(record)) => {
             let op = action.map_or("refresh", |(action, _)| action.as_str());
-            Some(json!({"op": op, "mode": action.map(|(_, mode)| mode), "generation": record.generation}))
+            Some(json!({
+                "op": op,
+                "mode": action.map(|(_, mode)| mode),
+                "generation": record.generation,
+                "spec_hash": record.spec_hash,
+            }))
         }
         (Change::Acted { .. }, Write::Compute(record)) => {
             Some(json!({"op": "terminated", "generation": record.generation}))
