@@ -18,6 +18,7 @@ use crate::http::RequestMetrics;
 use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, LagAges, PresenceCounts, PresenceMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::DatabaseMetrics;
 
 /// Everything a scrape sees.
@@ -42,6 +43,9 @@ pub struct Rooms {
     /// The engine.
     #[metric(flatten)]
     pub reconcile: Arc<ReconcileMetrics>,
+    /// Changes in waves.
+    #[metric(flatten)]
+    pub rollouts: Arc<RolloutMetrics>,
     /// The post.
     #[metric(namespace = "agent")]
     pub agents: Arc<AgentMetrics>,

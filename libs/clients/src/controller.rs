@@ -8,6 +8,7 @@
 mod acts;
 mod call;
 mod error;
+mod rollout;
 mod route;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,7 @@ use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses,
 use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
 use gates::Gates;
@@ -124,6 +125,7 @@ impl App {
             grace: args.step_down_grace,
             keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
+            rollout_metrics: groups.rollouts.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
             tasks: tasks.metrics(),
@@ -403,6 +405,7 @@ struct Groups {
     leadership: Arc<LeadershipMetrics>,
     losses: Arc<LossMetrics>,
     reconcile: Arc<ReconcileMetrics>,
+    rollouts: Arc<RolloutMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
@@ -416,6 +419,7 @@ impl Default for Groups {
             leadership: Arc::new(LeadershipMetrics::new()),
             losses: Arc::new(LossMetrics::new()),
             reconcile: Arc::new(ReconcileMetrics::new()),
+            rollouts: Arc::new(RolloutMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
@@ -451,6 +455,7 @@ impl Groups {
             leadership: self.leadership,
             losses: self.losses,
             reconcile: self.reconcile,
+            rollouts: self.rollouts,
             agents: self.agents,
             connections,
             database: self.database,
