@@ -148,19 +148,9 @@ impl App {
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
-        let drain = args.drain;
-        let opening = Opening {
-            desk,
-            verifier,
-            gate,
-            ends,
-            office,
-            memory: memory.clone(),
-            memory_door,
-            drain,
-            connections,
-            stall: args.client_stall,
-        };
+        let (drain, limits) = (args.drain, limits(&args));
+        let opening =
+            Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, connections, limits };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -295,9 +285,8 @@ struct Opening {
     office: Office,
     memory: Memory,
     memory_door: Option<MemoryDoor>,
-    drain: Duration,
     connections: ConnectionMetrics,
-    stall: Duration,
+    limits: Limits,
 }
 
 impl Opening {
@@ -318,10 +307,13 @@ impl Opening {
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
-        let limits = Limits { drain: self.drain + LAST_WORDS, stall: self.stall, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
-        serve_until(listener, router(door, layers), listening, limits, steps);
+        serve_until(listener, router(door, layers), listening, self.limits, steps);
     }
+}
+
+fn limits(args: &Args) -> Limits {
+    Limits { drain: args.drain + LAST_WORDS, stall: args.client_stall, ..Limits::default() }
 }
 
 fn hold(args: &Args) -> HoldSettings {
