@@ -5,13 +5,17 @@ BINARIES := -p storage_controller -p compute_ctl -p pgfleet
 # Asked only by the targets that need it: CARGO_TARGET_DIR and cargo's configuration are respected.
 TARGET = $$($(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help build demo test lint measure-demo bench-handover bench-agent plan-vs-configure chaos model simulate failover
+.PHONY: help build demo test lint measure-demo bench bench-quick bench-handover bench-agent plan-vs-configure chaos model simulate \
+	failover fleet-sim
 
 help:
 	@echo 'make demo   install what is missing, build, show a rolling restart and a crash under load'
 	@echo 'make test   install what is missing, run all tests'
 	@echo 'make build  build the three programs'
 	@echo 'make measure-demo RUNS=5   run the demo several times, write the medians to bench/results'
+	@echo 'make bench  measure a leader with a large fleet in release builds, write bench/results/<scenario>.{json,md}; up to 60'
+	@echo '            minutes and 2 GB of disk; SCENARIOS=accept,push picks some; SIZES=1000,5000 or RUNS=1 only print'
+	@echo 'make bench-quick   the same with everything small, once, in the debug build: whether it works; about 3 minutes'
 	@echo 'make bench-handover   measure changes of leader in release builds, write bench/results/handover.{json,md}; about 10'
 	@echo '            minutes; SCENARIOS=planned,sigkill or RUNS=3 measure a part and only print it'
 	@echo 'make bench-agent   measure what an agent costs in release builds, write bench/results/agent.{json,md}; about 10 minutes'
@@ -26,6 +30,7 @@ help:
 	@echo '            bench/results/simulation.{json,md}; SECONDS=0 shows the one schedule of SEED'
 	@echo 'make failover KILLS=10   kill the primary of the controllers'"'"' database under load (Patroni, etcd), write'
 	@echo '            bench/results/failover.{json,md}; about 10 minutes'
+	@echo 'make fleet-sim AGENTS=20000   be that many agents, in a release build, until Ctrl-C; the log names their addresses'
 	@echo 'make lint   formatting and clippy, warnings denied'
 
 build:
@@ -39,7 +44,7 @@ demo:
 test:
 	@scripts/ensure-postgresql.sh
 	@# The system tests start these programs; built here, their compilation is seen and not a test's.
-	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-next-release -p pgfleet-fleet-sim
 	$(CARGO) test --locked --workspace
 
 lint:
@@ -55,6 +60,19 @@ bench-handover:
 	$(CARGO) build --locked --release -p storage_controller -p pgfleet-bench
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/handover" \
 		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(RUNS),--runs $(RUNS))
+
+# etcd is a floor; the script installs it without starting a service.
+bench:
+	@scripts/ensure-postgresql.sh
+	@command -v etcd >/dev/null || scripts/ensure-patroni.sh >/dev/null
+	$(CARGO) build --locked --release -p storage_controller -p pgfleet-bench -p pgfleet-fleet-sim
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/release" "$(TARGET)/release/fleet" \
+		$(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(SIZES),--sizes $(SIZES)) $(if $(RUNS),--runs $(RUNS))
+
+bench-quick:
+	@scripts/ensure-postgresql.sh
+	$(CARGO) build --locked $(BINARIES) -p pgfleet-bench -p pgfleet-fleet-sim
+	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/fleet" --quick $(if $(SCENARIOS),--scenarios $(SCENARIOS))
 
 bench-agent:
 	@scripts/ensure-postgresql.sh
@@ -93,3 +111,8 @@ failover:
 	@scripts/ensure-patroni.sh
 	$(CARGO) build --locked $(BINARIES) -p pgfleet-failover
 	PGFLEET_TEST_PROGRAMS="$(TARGET)/debug" "$(TARGET)/debug/failover" --kills $(or $(KILLS),10)
+
+# In the release build: what it costs is taken from what is measured against it.
+fleet-sim:
+	$(CARGO) build --locked --release -p pgfleet-fleet-sim
+	@RUST_LOG=warn,pgfleet_fleet_sim=info "$(TARGET)/release/fleet_sim" --agents $(or $(AGENTS),20000)

@@ -8,7 +8,8 @@
 //!                  (processes)   (clients)                  gap, stats, journal, metrics: what comes of it
 //! ```
 //!
-//! What an agent costs is measured by [`compute`], with a program and results of its own.
+//! What an agent costs is measured by [`compute`], and what a large fleet costs by [`fleet`], each with a program and results
+//! of its own.
 //!
 //! Who calls it: `make bench-handover` through the program `handover`, and one bounded run in the tests. What it calls: the
 //! programs as processes, through the tests' harness. What cannot be set up ends its scenario with one line that says
@@ -18,6 +19,7 @@
 mod agent;
 mod bed;
 pub mod compute;
+pub mod fleet;
 mod floors;
 mod gap;
 mod journal;

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pgfleet_api::{ComputeId, Generation};
 
+use crate::completions::Shell;
+use crate::config::ConfigVerb;
 use crate::connect::Connection;
 use crate::exit;
 use crate::local::LocalVerb;
@@ -45,6 +48,25 @@ pub enum Noun {
     Plan(PlanArgs),
     /// Check that leadership kept its promises: in the recording of a run, or in what a live cluster remembers.
     Verify(VerifyArgs),
+    /// Keep the clusters that you work with by name: endpoints, token file, CA.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Print the completion script of a shell; bash: source <(pgfleet completions bash).
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, of this program or of one of its commands; try: pgfleet man | man -l -
+    Man {
+        /// The command, like compute put. Default: the program.
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+        /// Write the pages of all commands into this directory instead; it is made if it does not exist.
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
+    },
     /// Run a whole cluster on this machine.
     Local {
         #[command(subcommand)]
@@ -144,29 +166,167 @@ pub enum ComputeVerb {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
         timeout: u64,
     },
+    /// Register and change many computes: newline-delimited JSON, like {"compute_id": "orders", "agent_url": "http://…",
+    /// "spec": {…}}. Each line is answered; a bad one ends nothing, and the exit code is 1 then.
+    Apply(ApplyArgs),
     /// Say how far the leader may go with a compute by itself.
     Policy {
         id: ComputeId,
+        /// active: it follows its spec. pause: hands off. stop: it is ended, and kept so.
+        #[arg(value_enum, required_unless_present = "suspend")]
+        mode: Option<PolicyMode>,
         /// When it is ended: once it has been idle for the spec's suspend_timeout_seconds, or never.
         #[arg(long, value_enum)]
-        suspend: Suspend,
-        /// Why; it goes into the journal. Printable ASCII.
-        #[arg(long, value_name = "TEXT", value_parser = reason)]
-        reason: Option<String>,
+        suspend: Option<Suspend>,
+        #[command(flatten)]
+        why: Why,
     },
+    /// End computes once. Their agents end as well; whoever starts an agent again starts the compute again.
+    Terminate {
+        #[arg(required = true)]
+        ids: Vec<ComputeId>,
+        /// Without waiting for anything: PostgreSQL recovers at its next start.
+        #[arg(long)]
+        immediate: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Have the specs of computes applied again, also those that were given up.
+    Refresh {
+        #[arg(required = true)]
+        ids: Vec<ComputeId>,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Say why a compute is as it is, what happens next, and what can be done.
+    Explain { id: ComputeId },
+    /// Show what became of a compute, the newest first: who, why, what.
+    History(HistoryArgs),
+    /// Show what is committed, as it is; with -o json one object per line.
+    Watch(WatchArgs),
     /// Forget computes; they keep running.
     Delete {
         #[arg(required = true)]
         ids: Vec<ComputeId>,
+        /// End them first; they are forgotten once they have ended.
+        #[arg(long)]
+        terminate: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Have a compute worked on again that is quarantined: work on it panicked too often, or its agent says what is beyond
     /// belief.
     Unquarantine {
         id: ComputeId,
-        /// Why; it goes into the journal. Printable ASCII.
-        #[arg(long, value_name = "TEXT", value_parser = reason)]
-        reason: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
+}
+
+/// What every verb that changes something takes.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Why; it goes into the journal. One line of at most 500 bytes.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The lines; - reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub why: Why,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    pub id: ComputeId,
+    /// How many lines.
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+    /// Only what came before this change: the last one of an earlier call.
+    #[arg(long, value_name = "CHANGE")]
+    pub before: Option<i64>,
+    /// Only from this moment on: 2026-11-24T10:00:00Z, or so long ago: 90m, 7d.
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    pub since: Option<When>,
+    /// Only before this moment.
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    pub until: Option<When>,
+    /// Only what somebody asked for, or only what agents reported.
+    #[arg(long, value_enum)]
+    pub kind: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Begin after this change. Default: now.
+    #[arg(long, value_name = "CHANGE")]
+    pub from: Option<i64>,
+    /// Only what is about this compute.
+    #[arg(long, value_name = "ID")]
+    pub compute: Option<ComputeId>,
+    /// End after so many lines.
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyMode {
+    Active,
+    Pause,
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Action,
+    Transition,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Action => "action",
+            Self::Transition => "transition",
+        }
+    }
+}
+
+/// A moment, or a distance from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    At(DateTime<Utc>),
+    Ago(chrono::Duration),
+}
+
+impl When {
+    pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::At(moment) => moment,
+            Self::Ago(distance) => now.checked_sub_signed(distance).unwrap_or(DateTime::UNIX_EPOCH),
+        }
+    }
+}
+
+fn when(text: &str) -> Result<When, String> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return Ok(When::At(moment.to_utc()));
+    }
+    let ago = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let number: i64 = number.parse().ok().filter(|number| (0..=1_000_000).contains(number))?;
+        match unit {
+            "s" => Some(chrono::Duration::seconds(number)),
+            "m" => Some(chrono::Duration::minutes(number)),
+            "h" => Some(chrono::Duration::hours(number)),
+            "d" => Some(chrono::Duration::days(number)),
+            _ => None,
+        }
+    };
+    ago().map(When::Ago).ok_or_else(|| "write it as 2026-11-24T10:00:00Z, or as 30s, 90m, 12h, 7d ago".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -206,6 +366,8 @@ pub struct PutArgs {
     /// Wait until the spec is applied.
     #[arg(long, requires = "spec")]
     pub wait: bool,
+    #[command(flatten)]
+    pub why: Why,
     /// With --wait: give up after this many seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub timeout: u64,
@@ -225,11 +387,10 @@ fn generation(text: &str) -> Result<Generation, String> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    let printable = text.chars().all(|char| char == ' ' || char.is_ascii_graphic());
-    if printable && !text.trim().is_empty() {
-        Ok(text.to_owned())
+    if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > 500 {
+        Err("write it on one line of at most 500 bytes".to_owned())
     } else {
-        Err("write it in printable ASCII".to_owned())
+        Ok(text.trim().to_owned())
     }
 }
 
@@ -279,15 +440,28 @@ mod tests {
     fn a_policy_names_what_changes() {
         let with = |more: &[&str]| Cli::try_parse_from([&["pgfleet", "compute", "policy", "c1"], more].concat());
         assert!(with(&["--suspend", "when-idle", "--reason", "nights"]).is_ok());
-        assert!(with(&["--suspend", "never"]).is_ok());
+        assert!(with(&["--suspend", "never"]).is_ok() && with(&["stop"]).is_ok());
+        assert!(with(&["pause", "--suspend", "never"]).is_ok() && with(&["halt"]).is_err());
         assert!(with(&[]).is_err() && with(&["--suspend", "sometimes"]).is_err());
+    }
+
+    #[test]
+    fn a_moment_or_a_distance() {
+        let now = DateTime::parse_from_rfc3339("2026-11-24T10:00:00Z").unwrap().to_utc();
+        let at = |text: &str| when(text).map(|when| when.at(now).to_rfc3339());
+        assert_eq!(at("2026-11-24T09:00:00+01:00").as_deref(), Ok("2026-11-24T08:00:00+00:00"));
+        assert_eq!(at("90m").as_deref(), Ok("2026-11-24T08:30:00+00:00"));
+        assert_eq!(at("7d").as_deref(), Ok("2026-11-17T10:00:00+00:00"));
+        for bad in ["", "m", "yesterday", "-1h", "1w", "\u{e9}"] {
+            assert!(when(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
     fn a_reason_fits_into_a_header() {
         let with = |reason: &str| Cli::try_parse_from(["pgfleet", "compute", "unquarantine", "c1", "--reason", reason]);
-        assert!(with("fixed in 0.2, see #7").is_ok());
-        for bad in ["", " ", "two\nlines", "\u{e9}t\u{e9}"] {
+        assert!(with("fixed in 0.2, see #7").is_ok() && with("\u{e9}t\u{e9}").is_ok());
+        for bad in ["", " ", "two\nlines", &"x".repeat(501)] {
             assert!(with(bad).is_err(), "{bad:?}");
         }
     }

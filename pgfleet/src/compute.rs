@@ -1,17 +1,21 @@
-//! `pgfleet compute`: list, get, put, wait, policy, delete, unquarantine.
+//! `pgfleet compute`: list, get, put, wait, policy, terminate, refresh, delete, unquarantine; the others are in `bulk` and
+//! `journal`.
 
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::{ComputeView, ListQuery, RegisterCompute, SpecAccepted, WaitOutcome, WaitResult};
-use pgfleet_api::policy::{PutPolicy, SuspendPolicy};
+use pgfleet_api::policy::{Mode, PutPolicy, SuspendPolicy};
 use pgfleet_api::{ComputeId, Generation};
-use pgfleet_clients::controller::ControllerClient;
+use pgfleet_clients::controller::{ControllerClient, ControllerError};
 use serde_json::Value;
 
-use crate::cli::{ComputeVerb, ListArgs, Output, PutArgs, Suspend};
+use crate::bulk;
+use crate::cli::{ComputeVerb, ListArgs, Output, PolicyMode, PutArgs, Suspend};
 use crate::exit::CliError;
+use crate::journal;
 use crate::output::{listing, or_dash, print, print_json, print_table};
 
 pub async fn run(verb: ComputeVerb, client: &ControllerClient, output: Output) -> Result<(), CliError> {
@@ -23,16 +27,63 @@ pub async fn run(verb: ComputeVerb, client: &ControllerClient, output: Output) -
         ComputeVerb::Wait { id, generation, timeout } => {
             wait(&id, generation, Duration::from_secs(timeout), client, output).await
         }
-        ComputeVerb::Policy { id, suspend, reason } => {
-            let suspend = match suspend {
-                Suspend::WhenIdle => SuspendPolicy::WhenIdle,
-                Suspend::Never => SuspendPolicy::Never,
-            };
-            let policy = PutPolicy { suspend: Some(suspend) };
-            show(&client.put_policy(&id, &policy, reason.as_deref()).await?, output)
+        ComputeVerb::Apply(args) => bulk::apply(args, client, output).await,
+        ComputeVerb::Policy { id, mode, suspend, why } => {
+            let policy = PutPolicy { suspend: suspend.map(Into::into), mode: mode.map(Into::into) };
+            show(&client.put_policy(&id, &policy, why.reason.as_deref()).await?, output)
         }
-        ComputeVerb::Delete { ids } => delete(&ids, client).await,
-        ComputeVerb::Unquarantine { id, reason } => unquarantine(&id, reason.as_deref(), client, output).await,
+        ComputeVerb::Terminate { ids, immediate, why } => {
+            let client = client.because(why.reason.as_deref());
+            let mode = if immediate { TerminateMode::Immediate } else { TerminateMode::Fast };
+            each(&ids, async |id| {
+                let generation = client.terminate(id, mode).await?.generation;
+                Ok(format!("{id}: will be ended (generation {generation})"))
+            })
+            .await
+        }
+        ComputeVerb::Refresh { ids, why } => {
+            let client = client.because(why.reason.as_deref());
+            each(&ids, async |id| {
+                let generation = client.refresh(id).await?.generation;
+                Ok(format!("{id}: will be applied again as generation {generation}"))
+            })
+            .await
+        }
+        ComputeVerb::Explain { id } => journal::explain(&id, client, output).await,
+        ComputeVerb::History(args) => journal::history(args, client, output).await,
+        ComputeVerb::Watch(args) => journal::watch(args, client, output).await,
+        ComputeVerb::Delete { ids, terminate, why } => {
+            let client = client.because(why.reason.as_deref());
+            each(&ids, async |id| {
+                if terminate {
+                    let generation = client.end_and_delete(id).await?.generation;
+                    return Ok(format!("{id}: will be ended and then forgotten (generation {generation})"));
+                }
+                client.delete(id).await?;
+                Ok(format!("{id}: forgotten; it keeps running"))
+            })
+            .await
+        }
+        ComputeVerb::Unquarantine { id, why } => unquarantine(&id, why.reason.as_deref(), client, output).await,
+    }
+}
+
+impl From<Suspend> for SuspendPolicy {
+    fn from(suspend: Suspend) -> Self {
+        match suspend {
+            Suspend::WhenIdle => Self::WhenIdle,
+            Suspend::Never => Self::Never,
+        }
+    }
+}
+
+impl From<PolicyMode> for Mode {
+    fn from(mode: PolicyMode) -> Self {
+        match mode {
+            PolicyMode::Active => Self::Active,
+            PolicyMode::Pause => Self::Pause,
+            PolicyMode::Stop => Self::Stop,
+        }
     }
 }
 
@@ -109,7 +160,9 @@ fn show(compute: &ComputeView, output: Output) -> Result<(), CliError> {
         ("agent", compute.agent_url.clone()),
         ("labels", if labels.is_empty() { "-".to_owned() } else { labels }),
         ("postgres", postgres),
+        ("policy", compute.policy.mode.as_str().to_owned()),
         ("suspend", suspends(compute).to_owned()),
+        ("pending", or_dash(compute.policy.pending.map(|pending| pending.action.as_str()))),
         ("term seen", or_dash(observed.and_then(|observed| observed.term))),
         ("pending restart", observed.map_or_else(|| "-".to_owned(), |observed| list(&observed.pending_restart))),
         ("ignored fields", observed.map_or_else(|| "-".to_owned(), |observed| list(&observed.ignored_fields))),
@@ -132,6 +185,7 @@ fn suspends(compute: &ComputeView) -> &'static str {
 async fn put(args: PutArgs, client: &ControllerClient, output: Output) -> Result<(), CliError> {
     // Read first: a bad file must not leave a registration behind.
     let spec = args.spec.as_deref().map(read_spec).transpose()?;
+    let client = &client.because(args.why.reason.as_deref());
     if args.agent_url.is_some() || !args.labels.is_empty() {
         let known = match &args.agent_url {
             Some(url) => url.clone(),
@@ -196,11 +250,15 @@ async fn wait(
     }
 }
 
-async fn delete(ids: &[ComputeId], client: &ControllerClient) -> Result<(), CliError> {
+/// The same for each of several computes; one that fails ends nothing.
+async fn each(
+    ids: &[ComputeId],
+    work: impl AsyncFn(&ComputeId) -> Result<String, ControllerError>,
+) -> Result<(), CliError> {
     let mut failed = Vec::new();
     for id in ids {
-        match client.delete(id).await {
-            Ok(()) => print(&format!("{id}: forgotten; it keeps running"))?,
+        match work(id).await {
+            Ok(done) => print(&done)?,
             Err(error) if ids.len() == 1 => return Err(error.into()),
             Err(error) => failed.push(format!("{id}: {error}")),
         }

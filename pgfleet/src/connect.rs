@@ -1,18 +1,27 @@
-//! Which cluster is meant: flags, then the environment, then the local cluster if one is up.
+//! Which cluster is meant: flags, then the environment, then a context of the configuration, then the local cluster.
+//!
+//! Endpoints, token and CA go together: a token of a context is sent to no endpoint but that context's, unless the
+//! context was named with `--context` beside `--endpoint`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use pgfleet_clients::controller::{ControllerClient, Options};
 use pgfleet_clients::token::Source;
+use pgfleet_clients::transport::Roots;
 
+use crate::config::settings::{Context, duration};
 use crate::exit::CliError;
 use crate::local::layout::Layout;
 use crate::local::state::State;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Which cluster")]
 pub struct Connection {
-    /// Base URL of a controller, any member; repeat it or separate several by commas. Default: the local cluster's.
+    /// Base URL of a controller, any member; repeat it or separate several by commas. Default: the context's, else the
+    /// local cluster's.
     #[arg(
         long = "endpoint",
         value_name = "URL",
@@ -22,35 +31,123 @@ pub struct Connection {
         value_parser = base_url
     )]
     pub endpoints: Vec<String>,
-    /// File with the bearer token. Default: the local cluster's, when its endpoints are used.
+    /// File with the bearer token. Default: that of the context, or of the local cluster, whose endpoints are used.
     #[arg(long, value_name = "FILE", env = "PGFLEET_TOKEN_FILE", global = true)]
     pub token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) that alone are trusted for https. Default: the context's, else the system's.
+    #[arg(long, value_name = "FILE", env = "PGFLEET_CA", global = true)]
+    pub ca: Option<PathBuf>,
+    /// How long a request is tried, all members and attempts together, like 45s. Default: the context's, else 15s.
+    #[arg(long, value_name = "DURATION", env = "PGFLEET_REQUEST_TIMEOUT", global = true, value_parser = duration)]
+    pub request_timeout: Option<Duration>,
+    /// The context to use. Default: the current one; see pgfleet config.
+    #[arg(long, value_name = "NAME", env = "PGFLEET_CONTEXT", global = true)]
+    pub context: Option<String>,
+    /// The file with the contexts. Default: pgfleet/config.toml in $XDG_CONFIG_HOME, else in ~/.config.
+    #[arg(long, value_name = "FILE", env = "PGFLEET_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    #[arg(skip)]
+    sources: Sources,
+}
+
+/// Which of the values stood on the command line, and not in the environment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sources {
+    endpoints: bool,
+    token_file: bool,
+    ca: bool,
+    request_timeout: bool,
+    context: bool,
 }
 
 impl Connection {
+    /// Notes what stood on the command line.
+    pub fn note_sources(&mut self, matches: &ArgMatches) {
+        let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        self.sources = Sources {
+            endpoints: typed("endpoints"),
+            token_file: typed("token_file"),
+            ca: typed("ca"),
+            request_timeout: typed("request_timeout"),
+            context: typed("context"),
+        };
+    }
+
+    /// What stood on the command line.
+    pub fn given_by_flags(&self) -> Context {
+        let Sources { endpoints, token_file, ca, request_timeout, context: _ } = self.sources;
+        Context {
+            endpoints: if endpoints { self.endpoints.clone() } else { Vec::new() },
+            token_file: self.token_file.clone().filter(|_| token_file),
+            ca: self.ca.clone().filter(|_| ca),
+            request_timeout: self.request_timeout.filter(|_| request_timeout),
+        }
+    }
+
     /// A client of the cluster that is meant.
     pub fn client(&self) -> Result<ControllerClient, CliError> {
-        let mut endpoints = self.endpoints.clone();
-        let mut token_file = self.token_file.clone();
-        if endpoints.is_empty() {
-            let layout = Layout::new(None)?;
-            let state = State::read(&layout)?.ok_or_else(|| {
-                let place = layout.root.display();
-                CliError::Usage(format!("no --endpoint given and no local cluster in {place}; see pgfleet local up"))
-            })?;
-            endpoints = state.controllers.iter().map(|controller| controller.url.clone()).collect();
-            token_file = token_file.or_else(|| Some(layout.operator_token()));
-        }
-        let tokens = match token_file {
+        let target = self.target()?;
+        let tokens = match target.token_file {
             Some(path) => Source::file(path)?,
             None => Source::Anonymous,
         };
-        Ok(ControllerClient::new(endpoints, tokens, Options::default())?)
+        let roots = target.ca.as_deref().map(Roots::file).transpose()?;
+        let mut options = Options { roots, ..Options::default() };
+        if let Some(timeout) = target.request_timeout {
+            options.deadline = timeout;
+            options.refused_deadline = options.refused_deadline.min(timeout);
+            options.attempt = options.attempt.min(timeout);
+        }
+        Ok(ControllerClient::new(target.endpoints, tokens, options)?)
+    }
+
+    fn target(&self) -> Result<Context, CliError> {
+        let config = self.config.as_deref();
+        // A context that is typed goes before an environment, which was meant for another cluster.
+        let given = if self.sources.context { self.given_by_flags() } else { self.given() };
+        let base = if self.sources.context || given.endpoints.is_empty() {
+            crate::config::chosen(config, self.context.as_deref())?
+        } else {
+            Some(Context::default())
+        };
+        let base = match base {
+            Some(context) => context,
+            None => local_cluster()?,
+        };
+        Ok(Context {
+            endpoints: if given.endpoints.is_empty() { base.endpoints } else { given.endpoints },
+            token_file: given.token_file.or(base.token_file),
+            ca: given.ca.or(base.ca),
+            request_timeout: given.request_timeout.or(base.request_timeout),
+        })
+    }
+
+    /// What stood on the command line or in the environment.
+    fn given(&self) -> Context {
+        Context {
+            endpoints: self.endpoints.clone(),
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            request_timeout: self.request_timeout,
+        }
     }
 }
 
-fn base_url(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+fn local_cluster() -> Result<Context, CliError> {
+    let layout = Layout::new(None)?;
+    let state = State::read(&layout)?.ok_or_else(|| {
+        let place = layout.root.display();
+        CliError::Usage(format!(
+            "no --endpoint, no current context and no local cluster in {place}; see pgfleet config and pgfleet local up"
+        ))
+    })?;
+    let endpoints = state.controllers.iter().map(|controller| controller.url.clone()).collect();
+    Ok(Context { endpoints, token_file: Some(layout.operator_token()), ..Context::default() })
+}
+
+/// Checks the base URL of a controller.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("{error}; it must look like http://host:port"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err("it must look like http://host:port".to_owned());
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use pgfleet_clients::controller::ControllerError;
 use pgfleet_clients::token::TokenError;
-use pgfleet_clients::transport::SetUpError;
+use pgfleet_clients::transport::{RootsError, SetUpError};
+
+use crate::output::to_stderr;
 
 /// What `--help` says about exit codes.
 pub const HELP: &str = "\
@@ -75,6 +77,13 @@ impl From<TokenError> for CliError {
     }
 }
 
+impl From<RootsError> for CliError {
+    fn from(error: RootsError) -> Self {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::Usage(format!("{error}{cause}"))
+    }
+}
+
 impl From<SetUpError> for CliError {
     fn from(error: SetUpError) -> Self {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -84,8 +93,13 @@ impl From<SetUpError> for CliError {
 
 /// Prints the one line and gives the code.
 pub fn report(error: &CliError) -> ExitCode {
-    eprintln!("pgfleet: {}", error.to_string().replace('\n', " "));
+    note(&error.to_string());
     ExitCode::from(error.code())
+}
+
+/// Prints one line on standard error.
+pub fn note(text: &str) {
+    to_stderr(&format!("pgfleet: {}", text.replace('\n', " ")));
 }
 
 /// clap's own answer: `--help` and `--version` are successes, everything else is 64 instead of clap's 2.

@@ -2,26 +2,31 @@
 //!
 //! It talks to any member of a cluster through `pgfleet-clients`; `pgfleet local` runs a whole cluster on this machine.
 
+mod bulk;
 mod cli;
+mod completions;
 mod compute;
+mod config;
 mod connect;
 mod exit;
+mod journal;
 mod leader;
 mod local;
+mod man;
 mod output;
 mod plan;
 mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::cli::{Cli, Noun};
 use crate::exit::CliError;
 
 fn main() -> ExitCode {
     pgfleet_clients::install_crypto_provider();
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
@@ -35,6 +40,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Parses the command line, and notes what of it came from the environment.
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    cli.connection.note_sources(&matches);
+    Ok(cli)
+}
+
 async fn run(cli: Cli) -> Result<(), CliError> {
     let Cli { connection, output, noun } = cli;
     match noun {
@@ -42,6 +55,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Compute { verb } => Box::pin(compute::run(verb, &connection.client()?, output)).await,
         Noun::Plan(args) => Box::pin(plan::run(args, &connection.client()?, output)).await,
         Noun::Verify(args) => Box::pin(verify::run(&args, &connection, output)).await,
+        Noun::Config { verb } => Box::pin(config::run(verb, &connection, output)).await,
+        Noun::Completions { shell } => completions::run(shell),
+        Noun::Man { command, dir } => man::run(&command, dir.as_deref()),
         Noun::Local { verb } => Box::pin(local::run(verb, output)).await,
     }
 }

@@ -35,6 +35,11 @@ pub fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Tells a person on standard error what is going on. That nobody reads it any more ends nothing (`eprintln!` would panic).
+pub fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints a table without trailing blanks.
 pub fn print_table(table: &Table) -> Result<(), CliError> {
     print(&table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n"))

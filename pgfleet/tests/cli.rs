@@ -25,6 +25,8 @@ impl Drop for Scratch {
 fn pgfleet(local_dir: &Path, args: &[&str]) -> std::io::Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgfleet"));
     command.env_remove("PGFLEET_ENDPOINTS").env_remove("PGFLEET_TOKEN_FILE").env("PGFLEET_LOCAL_DIR", local_dir);
+    // The contexts of whoever runs the tests are no business of theirs.
+    command.env_remove("PGFLEET_CONTEXT").env_remove("PGFLEET_CONFIG").env("XDG_CONFIG_HOME", local_dir.join("none"));
     command.args(args).output()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pgfleet_domain::quarantine::Limits;
+use pgfleet_persistence::Keep;
 use pgfleet_runtime::exit::{ExitCode, USAGE};
 use pgfleet_runtime::traces::TraceArgs;
 
@@ -90,12 +91,31 @@ pub struct Args {
     /// A client that takes nothing of its answer for so long is cut; a watch goes on from the last event it has.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub client_stall: Duration,
-    /// Computes worked on at once.
-    #[arg(long, default_value_t = 64)]
+    /// Computes worked on at once; one that takes longer than 250ms gives its place to another.
+    #[arg(long, default_value_t = 128)]
     pub reconcile_concurrency: usize,
-    /// Every agent is asked for its status once in this time.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub probe_interval: Duration,
+    /// How long the journal and the tombstones of deleted computes are kept.
+    #[arg(long, default_value = "90days", value_parser = humantime::parse_duration)]
+    pub journal_retention: Duration,
+    /// What one partition of the journal spans; a whole partition is dropped at a time.
+    #[arg(long, default_value = "1day", value_parser = humantime::parse_duration)]
+    pub journal_period: Duration,
+    /// Of them at one host, by the host of the agent's URL.
+    #[arg(long, default_value_t = 16)]
+    pub host_concurrency: usize,
+    /// Agents asked per second, all together, that did not answer last, or not yet since this member leads. What an owner
+    /// wants of an agent that answers does not wait for it.
+    #[arg(long, default_value_t = 500)]
+    pub connect_rate: u32,
+    /// Pause between two looks at an agent right after something has changed; it doubles while nothing changes.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub probe_min: Duration,
+    /// Longest pause between two looks at an agent. A shorter one than --probe-min bounds both.
+    #[arg(long, alias = "probe-interval", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub probe_max: Duration,
+    /// A compute whose agent has not answered for so long is offline.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub max_offline_interval: Duration,
     /// Log as JSON.
     #[arg(long)]
     pub log_json: bool,
@@ -211,8 +231,23 @@ impl Args {
         if self.hold() >= self.lease {
             return invalid("--step-down-hold", "it must be shorter than --lease");
         }
+        if self.journal_period < Duration::from_secs(1) {
+            return invalid("--journal-period", "a partition spans at least 1s");
+        }
+        if self.journal_retention < self.journal_period && !self.dev {
+            return invalid("--journal-retention", "it must be at least --journal-period");
+        }
         if self.reconcile_concurrency == 0 {
             return invalid("--reconcile-concurrency", "at least 1");
+        }
+        if self.host_concurrency == 0 {
+            return invalid("--host-concurrency", "at least 1");
+        }
+        if self.connect_rate == 0 {
+            return invalid("--connect-rate", "at least 1 in a second");
+        }
+        if self.probe_min.is_zero() || self.probe_max.is_zero() {
+            return invalid("--probe-min", "a pause, and --probe-max as well");
         }
         Ok(())
     }
@@ -221,6 +256,12 @@ impl Args {
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease_margin.unwrap_or(self.lease / 5)
+    }
+
+    /// How long the journal is kept.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        Keep::new(self.journal_period, self.journal_retention)
     }
 
     /// When a compute is quarantined, and how it is tried then.
@@ -297,6 +338,10 @@ mod tests {
             (["--advertise", "10.0.0.1:7"], "--advertise"),
             (["--hold-max-bytes", "1000"], "--hold-max-bytes"),
             (["--migration-budget", "0s"], "--migration-budget"),
+            (["--journal-period", "0s"], "--journal-period"),
+            (["--host-concurrency", "0"], "--host-concurrency"),
+            (["--connect-rate", "0"], "--connect-rate"),
+            (["--probe-max", "0s"], "--probe-min"),
         ] {
             assert!(refused(&[&["--dev"][..], &extra].concat()).starts_with(flag), "{flag}");
         }

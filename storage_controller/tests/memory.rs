@@ -96,7 +96,7 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
         7..=8 => Change::Observed { compute_id, observed: Box::new(seen(rng, boots)) },
         9..=10 => Change::SetPolicy {
             compute_id,
-            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }) },
+            policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }), mode: None },
         },
         _ => Change::Journal(Action {
             compute_id: Some(compute_id),
@@ -136,7 +136,6 @@ async fn run(cluster: &Cluster, seed: u64) {
     let led = Snapshot::default();
     let map = led.clone();
     let hooks = WriterHooks {
-        in_write_tx: None,
         on_commit: Some(Arc::new(move |committed| {
             if let Some(record) = &committed.record {
                 map.committed(record.clone());
@@ -145,6 +144,7 @@ async fn run(cluster: &Cluster, seed: u64) {
                 map.deleted(id);
             }
         })),
+        ..WriterHooks::default()
     };
     let (writer, task) = Writer::channel(leader.clone(), Arc::new(term), hooks, 0);
     let writing = JoinSet::from_iter([task.run(CancellationToken::new())]);

@@ -239,7 +239,7 @@ pub struct ErrorDetail {
 }
 
 /// `mode` of `POST /terminate`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TerminateMode {
     /// The process stays for 30 s after PostgreSQL is gone.
@@ -318,6 +318,27 @@ pub struct AgentErrorBody {
     /// Code, line, path, highest fence.
     #[serde(flatten)]
     pub body: ErrorBody,
+}
+
+/// `POST /control/v1/compute/{id}/report`: an agent says that its status has changed. Unknown fields are tolerated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransitionReport {
+    /// Which life of the agent says so.
+    pub boot_id: BootId,
+    /// How many changes it has had.
+    pub status_seq: u64,
+    /// What it is now; for people, nothing is decided by it.
+    #[serde(default)]
+    pub state: Option<ComputeState>,
+}
+
+/// Answer to a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReportAccepted {
+    /// The term of the leader that took it.
+    pub term: Term,
+    /// Whether it was known already; else the agent is asked for its status soon.
+    pub known: bool,
 }
 
 /// The file a server writes by rename with `--port-file`, so that port 0 can be used.

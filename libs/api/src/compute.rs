@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::agent::{AgentStatus, ComputeState, ErrorDetail, PostgresInfo};
+use crate::availability::Availability;
 use crate::bulk::WatchEvent;
 use crate::ids::{BootId, ComputeId, Generation, SpecHash, Term};
 use crate::policy::Policy;
@@ -122,6 +123,9 @@ pub struct ComputeView {
     /// Set while the compute is left alone: work on it panicked too often, or its agent says what is beyond belief.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
+    /// Whether its agent answers the leader; null where nobody can say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
     /// How far the leader may go with it by itself.
     #[serde(default)]
     pub policy: Policy,
@@ -191,6 +195,12 @@ pub struct HistoryQuery {
     pub limit: Option<u32>,
     /// Only changes before this one.
     pub cursor: Option<i64>,
+    /// Only lines from this moment on, like `2026-11-24T10:00:00Z`; by the database's clock.
+    pub since: Option<DateTime<Utc>>,
+    /// Only lines before this moment.
+    pub until: Option<DateTime<Utc>>,
+    /// Only lines of this kind: `action` or `transition`.
+    pub kind: Option<String>,
 }
 
 /// One page of `GET /control/v1/compute/{id}/history`: what the journal has of a compute, the newest first.

@@ -16,6 +16,8 @@ pub enum ErrorCode {
     InvalidBody,
     /// A query parameter, header or path segment cannot be used.
     InvalidRequest,
+    /// The reason in `X-Reason` is too long or no plain UTF-8.
+    InvalidReason,
     /// There is no such compute.
     UnknownCompute,
     /// There is no such database, schema, role, extension or other object in the compute.
@@ -70,8 +72,10 @@ pub enum ErrorCode {
     MigrationFailedBefore,
     /// This member cannot lead: the schema is newer than it may write, or its process is ending.
     CannotLead,
-    /// The cursor of a watch is older than what is kept.
+    /// The cursor of a watch is older than what is kept; `oldest` is the oldest that is good.
     CursorPruned,
+    /// The policy of the compute is pause or stop, and this would go against it.
+    HeldByPolicy,
     /// The database cannot be reached or refuses.
     DatabaseAway,
     /// The request may or may not have been executed.
@@ -106,6 +110,9 @@ pub struct ErrorBody {
     /// Current content, on `precondition_failed`: a client recognises its own write by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_hash: Option<SpecHash>,
+    /// The oldest cursor that is good, on `cursor_pruned`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<i64>,
     /// Highest fence the agent has seen, on `stale_term` and `stale_generation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest: Option<FenceMark>,
@@ -115,7 +122,16 @@ impl ErrorBody {
     /// A body with a code and a line; the other fields are set by whoever knows them.
     #[must_use]
     pub fn new(code: ErrorCode, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), path: None, leader: None, generation: None, spec_hash: None, highest: None }
+        Self {
+            code,
+            msg: msg.into(),
+            path: None,
+            leader: None,
+            generation: None,
+            spec_hash: None,
+            oldest: None,
+            highest: None,
+        }
     }
 
     /// The same body with the path of the field at fault.

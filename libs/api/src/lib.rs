@@ -6,11 +6,13 @@
 pub mod activity;
 pub mod agent;
 pub mod auth;
+pub mod availability;
 pub mod bulk;
 pub mod compute;
 pub mod controller;
 pub mod errands;
 pub mod error;
+pub mod explain;
 pub mod headers;
 pub mod ids;
 pub mod lsn;

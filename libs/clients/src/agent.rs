@@ -212,6 +212,15 @@ impl AgentClient {
         self.call(url, request, self.timeouts.terminate).await
     }
 
+    /// As [`Self::terminate`], under a fence: one that the agent does not hold is refused.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; [`AgentError::highest`] after a stale fence.
+    pub async fn end(&self, url: &str, fence: Fence, mode: TerminateMode) -> Result<TerminateResponse, AgentError> {
+        let request = self.http.request(Method::POST, join(url, "/terminate")).query(&[("mode", mode)]);
+        self.call(url, request.json(&TerminateRequest { fence: Some(fence) }), self.timeouts.terminate).await
+    }
+
     /// Asks the agent to stop PostgreSQL for good if nobody has used it for so long. Its own look decides: it refuses with
     /// `not_idle`.
     ///

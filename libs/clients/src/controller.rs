@@ -5,6 +5,7 @@
 //! pause; until the deadline. Invariants: a request whose outcome is unknown is sent again only if doing it twice is
 //! doing it once (reads, a registration, a spec without `If-Match`); an answer of a rule (4xx) is final.
 
+mod acts;
 mod call;
 mod error;
 mod route;
@@ -30,7 +31,7 @@ use serde_json::Value;
 use self::call::{Ask, Resend, Target};
 pub use self::error::ControllerError;
 use crate::token::Source;
-use crate::transport::{SetUpError, Wire};
+use crate::transport::{Roots, SetUpError, Wire};
 
 /// Lines of one request of a dry run: each may wait for an agent.
 const DRY_RUN_LINES: usize = 64;
@@ -52,6 +53,8 @@ pub struct Options {
     pub remember_leader: bool,
     /// Is told of every finished request.
     pub on_call: Option<Hook>,
+    /// The certificates to trust, in place of the system's.
+    pub roots: Option<Roots>,
 }
 
 impl Default for Options {
@@ -63,6 +66,7 @@ impl Default for Options {
             max_pause: Duration::from_millis(50),
             remember_leader: true,
             on_call: None,
+            roots: None,
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct ControllerClient {
     endpoints: Arc<[String]>,
     options: Options,
     leader: Arc<Mutex<Option<String>>>,
+    /// Why, for the journal.
+    reason: Option<Arc<str>>,
 }
 
 impl ControllerClient {
@@ -112,9 +118,13 @@ impl ControllerClient {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn new(endpoints: Vec<String>, tokens: Source, options: Options) -> Result<Self, SetUpError> {
-        let http = Wire { connect_timeout: Duration::from_secs(2), idle_per_host: 8 }.client()?;
+        let wire = Wire { connect_timeout: Duration::from_secs(2), idle_per_host: 8 };
+        let http = match &options.roots {
+            Some(roots) => wire.client_that_trusts(roots)?,
+            None => wire.client()?,
+        };
         let endpoints = endpoints.into_iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Ok(Self { http, tokens, endpoints, options, leader: Arc::default() })
+        Ok(Self { http, tokens, endpoints, options, leader: Arc::default(), reason: None })
     }
 
     /// The members it was told of.
@@ -230,9 +240,14 @@ impl ControllerClient {
     /// # Errors
     /// See [`ControllerError`].
     pub async fn history(&self, id: &ComputeId, query: &HistoryQuery) -> Result<HistoryPage, ControllerError> {
-        let limit = query.limit.map(|limit| ("limit", limit.to_string()));
-        let cursor = query.cursor.map(|cursor| ("cursor", cursor.to_string()));
-        let query = limit.into_iter().chain(cursor).collect();
+        let mut pairs = BTreeMap::new();
+        let mut add = |name: &'static str, value: Option<String>| value.map(|value| pairs.insert(name, value));
+        add("limit", query.limit.map(|limit| limit.to_string()));
+        add("cursor", query.cursor.map(|cursor| cursor.to_string()));
+        add("since", query.since.map(|since| since.to_rfc3339()));
+        add("until", query.until.map(|until| until.to_rfc3339()));
+        add("kind", query.kind.clone());
+        let query = pairs;
         self.fetch(Ask { query, ..Ask::get(&compute_path(id, "/history")) }).await
     }
 
@@ -241,7 +256,7 @@ impl ControllerClient {
     /// # Errors
     /// See [`ControllerError`].
     pub async fn history_all(&self, id: &ComputeId) -> Result<Vec<WatchEvent>, ControllerError> {
-        let mut query = HistoryQuery { limit: Some(1000), cursor: None };
+        let mut query = HistoryQuery { limit: Some(1000), ..HistoryQuery::default() };
         let mut all = Vec::new();
         loop {
             let page = self.history(id, &query).await?;

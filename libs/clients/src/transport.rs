@@ -4,6 +4,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::AUTHORIZATION;
@@ -18,6 +19,56 @@ pub(crate) const USER_AGENT: &str = concat!("pgfleet/", env!("CARGO_PKG_VERSION"
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client")]
 pub struct SetUpError(#[from] reqwest::Error);
+
+/// The certificates that are trusted, in place of the system's.
+#[derive(Debug, Clone)]
+pub struct Roots(Vec<reqwest::Certificate>);
+
+/// A file gave no certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// It cannot be read.
+    #[error("cannot read the CA {path}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is in it is no certificate.
+    #[error("the CA {path} is not PEM")]
+    NotPem {
+        /// The file.
+        path: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// There is none in it.
+    #[error("there is no certificate in the CA {path}")]
+    Empty {
+        /// The file.
+        path: String,
+    },
+}
+
+impl Roots {
+    /// Reads the PEM certificates of a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has no certificates.
+    pub fn file(file: &Path) -> Result<Self, RootsError> {
+        let path = file.display().to_string();
+        let bytes = match std::fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(RootsError::Unreadable { path, source }),
+        };
+        match reqwest::Certificate::from_pem_bundle(&bytes) {
+            Ok(certificates) if certificates.is_empty() => Err(RootsError::Empty { path }),
+            Ok(certificates) => Ok(Self(certificates)),
+            Err(source) => Err(RootsError::NotPem { path, source }),
+        }
+    }
+}
 
 /// How a request that got no usable answer failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,21 +160,28 @@ impl Wire {
         self.client_that_idles(Duration::from_secs(90))
     }
 
+    /// The same, that trusts only `roots`.
+    pub(crate) fn client_that_trusts(self, roots: &Roots) -> Result<reqwest::Client, SetUpError> {
+        Ok(self.builder(Duration::from_secs(90)).tls_certs_only(roots.0.iter().cloned()).build()?)
+    }
+
     /// The same, whose pooled connections are closed after this time without a request.
     pub(crate) fn client_that_idles(self, idle: Duration) -> Result<reqwest::Client, SetUpError> {
-        let build = || {
-            reqwest::Client::builder()
-                .http1_only()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .tcp_nodelay(true)
-                .connect_timeout(self.connect_timeout)
-                .pool_max_idle_per_host(self.idle_per_host)
-                .pool_idle_timeout(idle)
-                .user_agent(USER_AGENT)
-        };
+        let build = || self.builder(idle);
         // A machine without any CA certificates can still speak plain HTTP; TLS then fails at its first use.
         build().build().or_else(|_| build().tls_certs_only(std::iter::empty()).build()).map_err(SetUpError)
+    }
+
+    fn builder(self, idle: Duration) -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .connect_timeout(self.connect_timeout)
+            .pool_max_idle_per_host(self.idle_per_host)
+            .pool_idle_timeout(idle)
+            .user_agent(concat!("pgfleet/", env!("CARGO_PKG_VERSION")))
     }
 }
 

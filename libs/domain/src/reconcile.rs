@@ -103,7 +103,9 @@ pub fn settled(intent: &Intent, generation: Generation, observed: &Observed) -> 
     (reached && observed.state == ComputeState::Failed).then_some(WaitOutcome::Failed)
 }
 
-fn is_ending(state: ComputeState) -> bool {
+/// Whether it takes no spec any more until its agent is started again.
+#[must_use]
+pub fn is_ending(state: ComputeState) -> bool {
     matches!(
         state,
         ComputeState::TerminationPendingFast | ComputeState::TerminationPendingImmediate | ComputeState::Terminated

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn off_unless_policy_and_spec_say_so() {
-        let on = Policy { suspend: SuspendPolicy::WhenIdle };
+        let on = Policy { suspend: SuspendPolicy::WhenIdle, ..Policy::default() };
         let rows = [
             (Policy::default(), Some(10), None),
             (on, Some(10), Some(TEN)),

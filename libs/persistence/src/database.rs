@@ -26,6 +26,19 @@ use crate::session::{Connector, Session, SessionKind};
 use crate::specs::Specs;
 use crate::writer::Wire;
 
+/// How the pool of reading connections is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Connections that work for somebody.
+    pub busy: usize,
+    /// Connections that are open and free.
+    pub idle: usize,
+    /// Readers that wait for a connection.
+    pub waiting: usize,
+    /// The most connections that there may be.
+    pub limit: usize,
+}
+
 /// The controller's database.
 pub struct Database {
     connector: Connector,
@@ -233,6 +246,14 @@ impl Database {
 
     pub(crate) async fn control_session(&self) -> Result<Session, DbError> {
         self.connector.session(SessionKind::Control).await
+    }
+
+    /// How the pool is used at this moment.
+    #[must_use]
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        let idle = status.available;
+        PoolUse { busy: status.size.saturating_sub(idle), idle, waiting: status.waiting, limit: status.max_size }
     }
 
     pub(crate) async fn pooled(&self, doing: &'static str) -> Result<Object<AsyncPgConnection>, DbError> {

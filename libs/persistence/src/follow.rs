@@ -33,7 +33,7 @@ const HEAD: &str = "
     SELECT last_change, cluster_id,
            (SELECT count(*) || ':' || coalesce(max(version), '') FROM __diesel_schema_migrations),
            left(pg_walfile_name(pg_current_wal_lsn()), 8), (pg_control_system()).system_identifier,
-           pg_postmaster_start_time()::text
+           pg_postmaster_start_time()::text, (SELECT tombstones_pruned FROM retention)
     FROM change_cursor, cluster";
 
 /// What a [`ComputeRecord`] is made of, and whether it is a tombstone. The specs are taken apart only where a policy wants to
@@ -91,6 +91,8 @@ pub enum Afresh {
     Identity,
     /// Changes that were loaded are not there any more.
     LostChanges,
+    /// Tombstones that came after what was loaded have been pruned: a compute may have gone without a trace.
+    Pruned,
     /// The server was started again. It may have been given older data, on which the numbers of the lost changes were
     /// drawn again since: only a load can tell.
     Restarted,
@@ -106,6 +108,7 @@ impl Afresh {
             Self::Timeline => "timeline",
             Self::Identity => "identity",
             Self::LostChanges => "lost_changes",
+            Self::Pruned => "pruned",
             Self::Restarted => "restarted",
         }
     }
@@ -242,7 +245,8 @@ impl Tail {
         let (head, computes, observed) = bounded(self.db.connector().patience(), "caught up", read).await?;
         self.open = Some(open);
         let (change_seq, epoch) = head_of(&head);
-        if let Some(why) = differs(&known, &epoch, cursor, change_seq) {
+        let pruned: Option<i64> = head.get(6);
+        if let Some(why) = differs(&known, &epoch, cursor, change_seq, pruned.unwrap_or(0)) {
             return Ok(Caught::Afresh(why));
         }
         Ok(Caught::News(News { change_seq, items: items_of(&computes, &observed)? }))
@@ -266,7 +270,7 @@ impl Tail {
     }
 }
 
-fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option<Afresh> {
+fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64, pruned: i64) -> Option<Afresh> {
     if known.system != found.system || known.cluster_id != found.cluster_id {
         Some(Afresh::Identity)
     } else if known.timeline != found.timeline {
@@ -275,6 +279,8 @@ fn differs(known: &Epoch, found: &Epoch, cursor: i64, change_seq: i64) -> Option
         Some(Afresh::Schema)
     } else if change_seq < cursor {
         Some(Afresh::LostChanges)
+    } else if pruned > cursor {
+        Some(Afresh::Pruned)
     } else {
         (known.started != found.started).then_some(Afresh::Restarted)
     }
@@ -392,7 +398,8 @@ mod tests {
             (&restarted, 5, Some(Afresh::Restarted)),
             (&restarted, 4, Some(Afresh::LostChanges)),
         ] {
-            assert_eq!(differs(&known, found, 5, change_seq), why);
+            assert_eq!(differs(&known, found, 5, change_seq, 5), why);
         }
+        assert_eq!(differs(&known, &known, 5, 9, 6), Some(Afresh::Pruned));
     }
 }

@@ -188,9 +188,6 @@ const TERMINATE: &str = "
     SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = $1 AND pid <> pg_backend_pid()";
 
-const SESSIONS: &str = "
-    SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()";
-
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// Between two looks at whether the sessions of an old leader have left: a takeover waits for it.
@@ -220,7 +217,7 @@ impl LeaseSession {
     /// Any [`DbError`]; everything works without it, only later.
     pub async fn warm_up(&mut self) -> Result<(), DbError> {
         const DOING: &str = "prepared the statements of a claim";
-        for sql in [claim_seen(&self.db), renewal(&self.db), RELEASE, TERMINATE, SESSIONS] {
+        for sql in [claim_seen(&self.db), renewal(&self.db), RELEASE, TERMINATE] {
             self.run(DOING, async |open| open.prepare(sql).await.map(drop).map_err(DbError::query(DOING))).await?;
         }
         Ok(())
@@ -310,27 +307,6 @@ impl LeaseSession {
             told.extend(pids.iter().copied());
             if pids.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok(EndedSessions { ended: told.len(), left: pids.len() });
-            }
-            tokio::time::sleep(SESSIONS_POLL).await;
-        }
-    }
-
-    /// How many sessions a controller still has, once there are none or `within` has passed. The kernel of a process that
-    /// died closes its sessions at once; one that has sessions may live, whatever its port says.
-    ///
-    /// # Errors
-    /// Any [`DbError`].
-    pub async fn sessions_of(&mut self, instance_id: InstanceId, within: Duration) -> Result<i64, DbError> {
-        const DOING: &str = "looked for sessions of the old leader";
-        let name = application_name(instance_id);
-        let deadline = tokio::time::Instant::now() + within;
-        loop {
-            let rows = self
-                .run(DOING, async |open| open.query(SESSIONS, &[&name]).await.map_err(DbError::query(DOING)))
-                .await?;
-            let left: i64 = rows.first().map_or(0, |row| row.get(0));
-            if left == 0 || tokio::time::Instant::now() >= deadline {
-                return Ok(left);
             }
             tokio::time::sleep(SESSIONS_POLL).await;
         }

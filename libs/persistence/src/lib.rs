@@ -5,9 +5,11 @@
 //! ```text
 //!   Database ── bootstrap, read_leader, load, spec_text, history, pending, rehearse, migrate (pool, short sessions)
 //!            └─ listen ──▶ Notices                                                           (a session each)
+//!            ├─ look_after_journal ── partitions, tombstones                        (a session each time)
 //!   Tail ── load, then catch_up by change_seq                                   (own session, one snapshot each)
 //!   LeaseSession ── claim ──▶ LeaderTerm ── Arc ──▶ WriterTask ◀── queue ── Writer (many clones)
 //!               └─ renew, release, end_sessions_of
+//!   ConfirmSession ── still_leads: for reads from memory
 //! ```
 //!
 //! Invariants: a [`LeaderTerm`] exists only for a claim that is known to be committed; every write but bootstrap, claim,
@@ -18,6 +20,7 @@
 mod bootstrap;
 mod compat;
 mod config;
+mod confirm;
 mod database;
 mod dial;
 mod error;
@@ -29,6 +32,7 @@ mod notices;
 mod records;
 mod rehearse;
 mod release;
+mod retention;
 mod schema;
 mod session;
 mod specs;
@@ -42,10 +46,12 @@ use std::sync::Arc;
 
 pub use compat::Older;
 pub use config::{DatabaseConfig, application_name};
-pub use database::Database;
+pub use confirm::ConfirmSession;
+pub use database::{Database, PoolUse};
 pub use error::{DbError, ErrorClass};
 pub use follow::{Afresh, Caught, Item, News, Tail};
 pub use lease::{Claim, ClaimOutcome, EndedSessions, Head, LeaseSession, Renewed};
+pub use load::Wanted;
 pub use migrate::{MigrationError, MigrationOptions};
 pub use notices::{Notice, Notices};
 pub use pgfleet_domain::leadership::{Began, Seen};
@@ -54,8 +60,11 @@ pub use records::{
 };
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
+pub use retention::{Keep, Kept, Pruned};
 pub use term::LeaderTerm;
-pub use writer::{Action, Asker, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask};
+pub use writer::{
+    Action, Asker, Batch, BatchHook, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask,
+};
 
 /// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].
 pub const SCHEMA_NUMBER: i32 = 2;

@@ -25,6 +25,35 @@ struct JournalRow {
     detail: Value,
 }
 
+/// Which lines of a compute's journal are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only changes before this one.
+    pub before: i64,
+    /// Only from this moment on.
+    pub since: Option<DateTime<Utc>>,
+    /// Only before this moment.
+    pub until: Option<DateTime<Utc>>,
+    /// Only of this kind.
+    pub kind: Option<JournalKind>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { before: i64::MAX, since: None, until: None, kind: None, limit: 100 }
+    }
+}
+
+impl Wanted {
+    /// Whether nothing is left out but by the limit.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.before == i64::MAX && self.since.is_none() && self.until.is_none() && self.kind.is_none()
+    }
+}
+
 impl Database {
     /// The current spec of a compute; none if it is unknown, deleted or has none.
     ///
@@ -51,30 +80,33 @@ impl Database {
     /// # Errors
     /// Any [`DbError`].
     pub async fn history(&self, compute_id: &ComputeId, limit: i64) -> Result<Vec<JournalEntry>, DbError> {
-        self.history_before(compute_id, i64::MAX, limit).await
+        self.history_page(compute_id, &Wanted { limit, ..Wanted::default() }).await
     }
 
-    /// The journal of a compute before a change, newest first.
+    /// Some of the journal of a compute, newest first.
     ///
     /// # Errors
     /// Any [`DbError`].
-    pub async fn history_before(
-        &self,
-        compute_id: &ComputeId,
-        change_seq: i64,
-        limit: i64,
-    ) -> Result<Vec<JournalEntry>, DbError> {
+    pub async fn history_page(&self, compute_id: &ComputeId, wanted: &Wanted) -> Result<Vec<JournalEntry>, DbError> {
         const DOING: &str = "read the journal";
         let mut conn = self.pooled(DOING).await?;
-        let rows: Vec<JournalRow> = journal::table
-            .filter(journal::compute_id.eq(compute_id.as_str()))
-            .filter(journal::change_seq.lt(change_seq))
+        let mut lines = journal::table
+            .filter(journal::compute_id.eq(compute_id.as_str().to_owned()))
+            .filter(journal::change_seq.lt(wanted.before))
             .order(journal::change_seq.desc())
-            .limit(limit)
+            .limit(wanted.limit)
             .select(JournalRow::as_select())
-            .load(&mut conn)
-            .await
-            .map_err(DbError::diesel(DOING))?;
+            .into_boxed();
+        if let Some(since) = wanted.since {
+            lines = lines.filter(journal::at.ge(since));
+        }
+        if let Some(until) = wanted.until {
+            lines = lines.filter(journal::at.lt(until));
+        }
+        if let Some(kind) = wanted.kind {
+            lines = lines.filter(journal::kind.eq(kind.as_str()));
+        }
+        let rows: Vec<JournalRow> = lines.load(&mut conn).await.map_err(DbError::diesel(DOING))?;
         rows.into_iter().map(entry_of).collect()
     }
 

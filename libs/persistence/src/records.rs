@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::{Policy, SuspendPolicy};
+use pgfleet_api::policy::{Mode, Policy, SuspendPolicy};
 use pgfleet_api::{ClusterId, ComputeId, Generation, InstanceId, SpecHash, Term};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_postgres::types::{FromSql, Type, accepts};
 
@@ -196,15 +197,18 @@ pub(crate) fn labels_of(json: JsonBytes<'_>) -> Result<Labels, DbError> {
     serde_json::from_slice(json.0).map(Arc::new).map_err(|error| DbError::content("set of labels", error))
 }
 
-/// A word that only a later build knows reads as the default, by which the leader does nothing on its own.
+/// A word that only a later build knows reads as one by which the leader does nothing on its own.
 pub(crate) fn policy_of(json: JsonBytes<'_>) -> Policy {
+    fn read<T: DeserializeOwned>(value: &Value, name: &str) -> Option<T> {
+        value.get(name).and_then(|word| serde_json::from_value(word.clone()).ok())
+    }
     // Nearly all have the default.
     if json.0 == b"{}" {
         return Policy::default();
     }
     let value: Value = serde_json::from_slice(json.0).unwrap_or_default();
-    let suspend = value.get("suspend").and_then(|word| serde_json::from_value(word.clone()).ok());
-    Policy { suspend: suspend.unwrap_or_default() }
+    let mode = if value.get("mode").is_some() { read(&value, "mode").unwrap_or(Mode::Pause) } else { Mode::Active };
+    Policy { suspend: read(&value, "suspend").unwrap_or_default(), mode, pending: read(&value, "pending") }
 }
 
 pub(crate) fn observed_of(json: JsonBytes<'_>) -> Result<Observed, DbError> {
@@ -223,4 +227,28 @@ impl<'a> FromSql<'a> for JsonBytes<'a> {
     }
 
     accepts!(JSONB);
+}
+
+#[cfg(test)]
+mod tests {
+    use pgfleet_api::policy::SuspendPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_word_of_a_policy_lets_the_leader_do_less() {
+        let active = Policy::default();
+        let rows = [
+            (json!({}), active),
+            (json!({"suspend": "when_idle"}), Policy { suspend: SuspendPolicy::WhenIdle, ..active }),
+            (json!({"suspend": "at_noon", "mode": "stop"}), Policy { mode: Mode::Stop, ..active }),
+            (json!({"mode": "from_the_future"}), Policy { mode: Mode::Pause, ..active }),
+            (json!({"pending": null}), active),
+            (json!({"pending": {"action": "explode", "generation": 3}}), active),
+        ];
+        for (value, policy) in rows {
+            assert_eq!(policy_of(JsonBytes(value.to_string().as_bytes())), policy, "{value}");
+        }
+    }
 }

@@ -52,6 +52,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    retention (only_row) {
+        only_row -> Bool,
+        journal_pruned -> BigInt,
+        tombstones_pruned -> BigInt,
+    }
+}
+
+diesel::table! {
     computes (compute_id) {
         compute_id -> Text,
         agent_url -> Text,

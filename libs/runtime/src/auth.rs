@@ -5,9 +5,10 @@
 //! algorithm that is accepted, whatever the token's header says; `exp` is required; `aud` is kept in the claims and judged
 //! by the caller; no error holds a token.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, StatusCode, header};
@@ -24,6 +25,10 @@ use crate::http::ApiError;
 const LEEWAY_SECONDS: u64 = 10;
 /// A changed key file is looked for at most this often.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Tokens that are remembered as good; a fleet of more callers has all of them checked anew now and then.
+const REMEMBERED: usize = 4096;
+/// Longest token that is remembered, in bytes.
+const REMEMBERED_BYTES: usize = 2048;
 
 /// Why keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +173,44 @@ pub struct Verifier {
 struct Inner {
     keys: ArcSwap<Jwks>,
     file: Option<File>,
+    good: Mutex<Good>,
+}
+
+/// Tokens whose signature was found good, with what they claim. A client sends the same token with each request, and a
+/// signature costs more than all else that is done for one. What depends on the time is judged each time.
+#[derive(Default)]
+struct Good {
+    /// The keys they were checked with; other keys know none of them.
+    keys: Option<Arc<Jwks>>,
+    tokens: HashMap<Box<str>, Claims>,
+}
+
+impl std::fmt::Debug for Good {
+    /// Without the tokens, which are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Good").field("tokens", &self.tokens.len()).finish_non_exhaustive()
+    }
+}
+
+impl Good {
+    /// What a token claims that was found good by these keys and has not expired by `now`, in seconds of the epoch.
+    fn recall(&self, keys: &Arc<Jwks>, token: &str, now: u64) -> Option<Claims> {
+        let same = self.keys.as_ref().is_some_and(|known| Arc::ptr_eq(known, keys));
+        let claims = self.tokens.get(token).filter(|_| same)?;
+        (claims.exp.saturating_add(LEEWAY_SECONDS) > now).then(|| claims.clone())
+    }
+
+    fn remember(&mut self, keys: &Arc<Jwks>, token: &str, claims: &Claims) {
+        if token.len() > REMEMBERED_BYTES {
+            return;
+        }
+        let same = self.keys.as_ref().is_some_and(|known| Arc::ptr_eq(known, keys));
+        if !same || self.tokens.len() >= REMEMBERED {
+            self.tokens.clear();
+            self.keys = Some(keys.clone());
+        }
+        self.tokens.insert(token.into(), claims.clone());
+    }
 }
 
 #[derive(Debug)]
@@ -192,7 +235,7 @@ impl Verifier {
     /// With keys that stay until they are [`Verifier::replace`]d.
     #[must_use]
     pub fn new(keys: Jwks) -> Self {
-        Self { inner: Arc::new(Inner { keys: ArcSwap::from_pointee(keys), file: None }) }
+        Self { inner: Arc::new(Inner { keys: ArcSwap::from_pointee(keys), file: None, good: Mutex::default() }) }
     }
 
     /// With keys from a file, read again when it changes.
@@ -202,7 +245,8 @@ impl Verifier {
     pub fn from_file(path: &Path, sets: KeySets) -> Result<Self, JwksError> {
         let seen = Mutex::new(Seen { checked: Instant::now(), mark: mark(path) });
         let keys = ArcSwap::from_pointee(Jwks::load(path, sets)?);
-        Ok(Self { inner: Arc::new(Inner { keys, file: Some(File { path: path.to_owned(), sets, seen }) }) })
+        let file = Some(File { path: path.to_owned(), sets, seen });
+        Ok(Self { inner: Arc::new(Inner { keys, file, good: Mutex::default() }) })
     }
 
     /// Uses other keys from now on.
@@ -242,24 +286,40 @@ impl Verifier {
     pub fn verify(&self, headers: &HeaderMap) -> Result<Claims, AuthError> {
         self.reload_if_changed();
         let token = bearer(headers)?;
-        let head = jsonwebtoken::decode_header(token).map_err(|error| AuthError::BadToken(reason(error.kind())))?;
-        let keys = self.inner.keys.load();
-        let mut rules = Validation::new(keys.algorithm);
-        rules.leeway = LEEWAY_SECONDS;
-        rules.validate_aud = false;
-        rules.validate_nbf = true;
-        let mut refused = AuthError::BadToken("no key of ours has the key id it names");
-        for (kid, key) in &keys.keys {
-            if head.kid.is_some() && kid.is_some() && head.kid != *kid {
-                continue;
-            }
-            match jsonwebtoken::decode::<Claims>(token, key, &rules) {
-                Ok(data) => return Ok(data.claims),
-                Err(error) => refused = AuthError::BadToken(reason(error.kind())),
-            }
+        let keys = self.inner.keys.load_full();
+        let good = || self.inner.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(claims) = good().recall(&keys, token, now()) {
+            return Ok(claims);
         }
-        Err(refused)
+        let claims = check(&keys, token)?;
+        good().remember(&keys, token, &claims);
+        Ok(claims)
     }
+}
+
+/// Seconds of the epoch.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Checks a token as if it were seen for the first time.
+fn check(keys: &Jwks, token: &str) -> Result<Claims, AuthError> {
+    let head = jsonwebtoken::decode_header(token).map_err(|error| AuthError::BadToken(reason(error.kind())))?;
+    let mut rules = Validation::new(keys.algorithm);
+    rules.leeway = LEEWAY_SECONDS;
+    rules.validate_aud = false;
+    rules.validate_nbf = true;
+    let mut refused = AuthError::BadToken("no key of ours has the key id it names");
+    for (kid, key) in &keys.keys {
+        if head.kid.is_some() && kid.is_some() && head.kid != *kid {
+            continue;
+        }
+        match jsonwebtoken::decode::<Claims>(token, key, &rules) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => refused = AuthError::BadToken(reason(error.kind())),
+        }
+    }
+    Err(refused)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
@@ -331,6 +391,29 @@ mod tests {
         assert!(matches!(verifier.verify(&with("Bearer abc")), Err(AuthError::BadToken(_))));
         verifier.replace(Jwks::from_value(&jwks(OTHER_X), KeySets::Ed25519).unwrap());
         assert_eq!(verifier.verify(&headers(now + 60)), Err(AuthError::BadToken("it is not signed by a key of ours")));
+    }
+
+    #[test]
+    fn a_good_token_is_remembered_until_it_expires_or_the_keys_change() {
+        let keys = |x| Arc::new(Jwks::from_value(&jwks(x), KeySets::Ed25519).unwrap());
+        let (mine, same_again) = (keys(X), keys(X));
+        let claims = Claims { scope: Some(Scope::Admin), exp: 1000, aud: Vec::new(), compute_id: None, sub: None };
+        let mut good = Good::default();
+        assert_eq!(good.recall(&mine, "token", 999), None);
+        good.remember(&mine, "token", &claims);
+        assert_eq!(good.recall(&mine, "token", 999), Some(claims.clone()));
+        assert_eq!(good.recall(&mine, "token", 1000 + LEEWAY_SECONDS), None, "it has expired");
+        assert_eq!(good.recall(&mine, "other", 999), None);
+        assert_eq!(good.recall(&same_again, "token", 999), None, "the keys were read again");
+        good.remember(&same_again, "other", &claims);
+        assert_eq!(good.recall(&mine, "token", 999), None);
+        for number in 0..2 * REMEMBERED {
+            good.remember(&mine, &number.to_string(), &claims);
+            assert!(good.tokens.len() <= REMEMBERED);
+        }
+        good.remember(&mine, &"x".repeat(REMEMBERED_BYTES + 1), &claims);
+        assert!(good.tokens.keys().all(|token| token.len() <= REMEMBERED_BYTES));
+        assert!(!format!("{good:?}").contains("8191"), "a token in a log");
     }
 
     #[test]

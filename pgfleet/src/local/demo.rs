@@ -29,7 +29,7 @@ use super::postgres::{Postgres, free_port};
 use super::state::State;
 use super::{down, interrupted};
 use crate::exit::CliError;
-use crate::output::print;
+use crate::output::{print, to_stderr};
 
 /// For a first start of PostgreSQL with initdb, in a debug build on a busy machine.
 const APPLY_LIMIT: Duration = Duration::from_secs(40);
@@ -73,7 +73,7 @@ fn conclude(layout: &Layout, outcome: Result<(), CliError>, ended: Result<(), Cl
     let Err(error) = outcome.and(ended) else {
         return layout.remove();
     };
-    eprintln!("the logs are kept in {}", layout.root.join("logs").display());
+    to_stderr(&format!("the logs are kept in {}", layout.root.join("logs").display()));
     Err(error)
 }
 
@@ -263,6 +263,6 @@ struct Progress {
 
 impl Progress {
     fn say(self, what: &str) {
-        eprintln!("[{:5.1} s] {what}", self.begun.elapsed().as_secs_f64());
+        to_stderr(&format!("[{:5.1} s] {what}", self.begun.elapsed().as_secs_f64()));
     }
 }

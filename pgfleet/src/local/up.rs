@@ -12,7 +12,7 @@ use super::postgres::Postgres;
 use super::state::State;
 use super::{down, interrupted};
 use crate::exit::CliError;
-use crate::output::print;
+use crate::output::{print, to_stderr};
 
 pub async fn run(
     controllers: u32,
@@ -44,11 +44,11 @@ async fn build(
     controllers: u32,
     computes: u32,
 ) -> Result<Cluster, CliError> {
-    eprintln!("starting a private PostgreSQL for the controllers in {}", made.layout.root.display());
+    to_stderr(&format!("starting a private PostgreSQL for the controllers in {}", made.layout.root.display()));
     let mut cluster = Cluster::create(made, postgres, programs).await?;
     for number in 1..=controllers {
         let name = format!("controller-{number}");
-        eprintln!("starting {name}");
+        to_stderr(&format!("starting {name}"));
         let url = cluster.start_controller(&name).await?;
         let role = if number == 1 { Role::Leader } else { Role::Candidate };
         cluster.wait_role(&url, role).await?;
@@ -57,7 +57,7 @@ async fn build(
         let id: ComputeId = format!("compute-{number}")
             .parse()
             .map_err(|error| CliError::Failed(format!("a compute's name: {error}")))?;
-        eprintln!("starting the agent of {id}");
+        to_stderr(&format!("starting the agent of {id}"));
         let agent_url = cluster.start_compute(&id).await?;
         cluster.register(&id, agent_url).await?;
     }

@@ -5,11 +5,13 @@
 
 mod connections;
 mod metrics;
+mod silence;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_api::activity::Activity;
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::plan::PlanResponse;
 use pgfleet_api::{ComputeId, ErrorCode, Fence, SpecText};
@@ -20,6 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use connections::{ConnectionMetrics, room};
 pub use metrics::{AgentMetrics, Outcome};
+pub use silence::is_silence;
 
 /// The way to every agent. Cheap to clone.
 #[derive(Clone)]
@@ -104,6 +107,17 @@ impl Agents {
         drop(place);
         self.metrics.probed(outcome(&answer));
         answer.map(|mut status| Probed { activity: status.activity.take(), observed: Observed::from(status) })
+    }
+
+    /// Asks the agent to end a compute; returns when its PostgreSQL is gone.
+    ///
+    /// # Errors
+    /// See [`AgentError`].
+    pub async fn terminate(&self, url: &str, fence: Fence, mode: TerminateMode) -> Result<(), AgentError> {
+        let place = self.places.acquire().await;
+        let answer = self.client.end(url, fence, mode).await;
+        drop(place);
+        answer.map(drop)
     }
 
     /// Asks the agent to end a compute that nobody has used for so long; returns when its PostgreSQL is gone.

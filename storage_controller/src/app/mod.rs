@@ -21,6 +21,7 @@ use pgfleet_clients::peer::{Identity, PeerAnswer, PeerClient};
 use pgfleet_clients::token::{Minter, Source};
 use pgfleet_domain::leadership::{Config, Ending};
 use pgfleet_domain::loss::What;
+use pgfleet_domain::probing::Pace;
 use pgfleet_persistence::{Database, DatabaseConfig, MigrationOptions, Release};
 use pgfleet_runtime::auth::{KeySets, Verifier};
 use pgfleet_runtime::http::Layers;
@@ -38,10 +39,10 @@ pub use program::run;
 
 use crate::agents::{AgentMetrics, Agents, ConnectionMetrics, Doors, room};
 use crate::config::{Args, MAX_SPEC_BYTES};
-use crate::http::{Door, Ends, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
-use crate::leadership::{Handle, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
-use crate::metrics::{FleetMetrics, Metrics, Rooms};
-use crate::observe::{Follower, FollowerMetrics, Memory, SweepSettings};
+use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
+use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
+use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
+use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
@@ -111,54 +112,42 @@ impl App {
         let ingredients = Ingredients {
             database: database.clone(),
             memory: memory.clone(),
-            agents: Agents::new(client, args.reconcile_concurrency, groups.agents.clone(), doors),
+            agents: Agents::new(client, engine(&args).calls() + PRESENCE_CALLS, groups.agents.clone(), doors),
             office: office.clone(),
             migrations: MigrationOptions {
                 budget: args.migration_budget,
                 mid_migration: Some(work::mid_migration(&pauses)),
             },
             prepared: prepared.clone(),
-            pauses: pauses.clone(),
-            engine: crate::reconcile::Settings { concurrency: args.reconcile_concurrency, ..Default::default() },
-            sweep: SweepSettings { period: args.probe_interval, concurrency: args.reconcile_concurrency },
+            pauses,
+            engine: engine(&args),
+            presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
+            keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
             tasks: tasks.metrics(),
             panics,
         };
-        let warm = memory.clone();
-        let (room, leadership) = Room::open(Parts {
-            settings: settings(&args, me, &address),
-            database: database.clone(),
-            peers: peers.clone(),
-            take_up: work::take_up(ingredients),
-            // A member whose memory follows the leader's says so here.
-            warm: Arc::new(move || warm.is_warm()),
-            pauses,
-            metrics: groups.leadership.clone(),
-            losses: Losses::new(me, groups.losses.clone()),
-            tasks: tasks.child("leadership"),
-        });
-        let follower = told_to(&leadership, follower);
+        let (room, leadership) = seat(&args, me, &address, ingredients, peers.clone(), &groups, &tasks);
+        let follower = heard_by(follower, &leadership);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
         let farewell = Farewell::new(&database, &leadership, &gate, &listening);
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
+        let measured = Measured { memory: memory.clone(), chair: leadership.clone(), database: database.clone() };
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let (drain, limits) = (args.drain, limits(&args));
-        let opening =
-            Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, connections, limits };
+        let opening = Opening { desk, verifier, gate, ends, office, measured, memory_door, connections, limits };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
             port_file::write(path, &PortFile { pid: std::process::id(), instance_id: me.0, ports })?;
         }
         let first = First { database, gates, migration_budget: args.migration_budget, peers, me, address };
-        let look_every = args.lease_renew;
-        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every, drain })
+        Ok(Self { signals, tasks, alarm, room, first, farewell, follower, memory, look_every: args.lease_renew, drain })
     }
 
     /// Runs until a signal, or until the process cannot go on; then ends in order.
@@ -225,6 +214,39 @@ impl App {
     }
 }
 
+/// The room of leadership, which begins each term with these ingredients.
+fn seat(
+    args: &Args,
+    me: InstanceId,
+    address: &str,
+    from: Ingredients,
+    peers: PeerClient,
+    groups: &Groups,
+    tasks: &TaskGroup,
+) -> (Room, Chair) {
+    let (memory, database, pauses) = (from.memory.clone(), from.database.clone(), from.pauses.clone());
+    Room::open(Parts {
+        settings: settings(args, me, address),
+        database,
+        peers,
+        take_up: work::take_up(from),
+        // A member whose memory follows the leader's says so here.
+        warm: Arc::new(move || memory.is_warm()),
+        pauses,
+        metrics: groups.leadership.clone(),
+        losses: Losses::new(me, groups.losses.clone()),
+        tasks: tasks.child("leadership"),
+    })
+}
+
+/// The chair hears how far the memory is, and what it found missing.
+fn heard_by(follower: Follower, chair: &Chair) -> Follower {
+    let (losses, chair) = (chair.losses().clone(), chair.clone());
+    follower
+        .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
+        .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)))
+}
+
 impl First {
     async fn run(mut self) -> Result<Gates, AppError> {
         self.meet_myself().await?;
@@ -268,14 +290,6 @@ fn agent_client(keys: Source) -> Result<(AgentClient, ConnectionMetrics), AppErr
     Ok((client, ConnectionMetrics(Arc::new(move || counted.connections()))))
 }
 
-/// Has the chair told of what the memory reaches, and of what the database has lost.
-fn told_to(chair: &Handle, follower: Follower) -> Follower {
-    let (losses, chair) = (chair.losses().clone(), chair.clone());
-    follower
-        .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
-        .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)))
-}
-
 /// What the door is made of.
 struct Opening {
     desk: Desk,
@@ -283,10 +297,25 @@ struct Opening {
     gate: Gate,
     ends: Ends,
     office: Office,
-    memory: Memory,
+    measured: Measured,
     memory_door: Option<MemoryDoor>,
     connections: ConnectionMetrics,
     limits: Limits,
+}
+
+/// What is asked at each scrape, because it changes by itself.
+struct Measured {
+    memory: Memory,
+    chair: Chair,
+    database: Arc<Database>,
+}
+
+impl Measured {
+    fn measure(&self, groups: &(Arc<FollowerMetrics>, Arc<LeadershipMetrics>, Arc<DatabaseMetrics>)) {
+        groups.0.measure(&self.memory);
+        groups.1.measure(&self.chair);
+        groups.2.measure(&self.database);
+    }
 }
 
 impl Opening {
@@ -299,14 +328,16 @@ impl Opening {
             body_limit_bytes: MAX_SPEC_BYTES,
             request_timeout: None,
         };
-        let (follower, measured) = (groups.follower.clone(), self.memory);
+        let (measured, into) =
+            (self.measured, (groups.follower.clone(), groups.leadership.clone(), groups.database.clone()));
+        groups.show_zeros();
         let page = groups.page(self.office, http, tasks, self.connections);
         let scrape = Arc::new(move || {
-            follower.measure(&measured);
+            measured.measure(&into);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
-        let door = Door { desk, verifier, scrape, gate, memory: self.memory_door };
+        let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, self.limits, steps);
     }
@@ -314,6 +345,22 @@ impl Opening {
 
 fn limits(args: &Args) -> Limits {
     Limits { drain: args.drain + LAST_WORDS, stall: args.client_stall, ..Limits::default() }
+}
+
+fn engine(args: &Args) -> crate::reconcile::Settings {
+    crate::reconcile::Settings {
+        concurrency: args.reconcile_concurrency,
+        per_host: args.host_concurrency,
+        ..Default::default()
+    }
+}
+
+fn presence(args: &Args) -> PresenceSettings {
+    PresenceSettings {
+        pace: Pace::new(args.probe_min, args.probe_max),
+        max_offline: args.max_offline_interval,
+        connect_rate: args.connect_rate,
+    }
 }
 
 fn hold(args: &Args) -> HoldSettings {
@@ -352,6 +399,7 @@ struct Groups {
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
     follower: Arc<FollowerMetrics>,
+    presence: Arc<PresenceMetrics>,
 }
 
 impl Default for Groups {
@@ -364,11 +412,18 @@ impl Default for Groups {
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
             follower: Arc::new(FollowerMetrics::new()),
+            presence: Arc::new(PresenceMetrics::new()),
         }
     }
 }
 
 impl Groups {
+    fn show_zeros(&self) {
+        self.leadership.show_zeros();
+        self.database.show_zeros();
+        self.requests.show_zeros();
+    }
+
     fn page(
         self,
         office: Office,
@@ -376,7 +431,14 @@ impl Groups {
         tasks: &TaskGroup,
         connections: ConnectionMetrics,
     ) -> Metrics {
-        let tally = move || office.leading().map(|leading| leading.snapshot.tally()).unwrap_or_default();
+        let counts = move || {
+            let leading = office.leading();
+            leading.map_or_else(FleetCounts::default, |leading| FleetCounts {
+                tally: leading.snapshot.tally(),
+                lag_ages: leading.snapshot.lag_ages(chrono::Utc::now().timestamp()),
+                presence: leading.presence.counts(),
+            })
+        };
         let rooms = Rooms {
             leadership: self.leadership,
             losses: self.losses,
@@ -385,7 +447,8 @@ impl Groups {
             connections,
             database: self.database,
             follower: self.follower,
-            fleet: FleetMetrics(Arc::new(tally)),
+            fleet: FleetMetrics(Arc::new(counts)),
+            presence: self.presence,
             http,
             requests: self.requests,
             tasks: tasks.metrics(),

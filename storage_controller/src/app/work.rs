@@ -1,4 +1,4 @@
-//! What a leader does: migrate, take the memory over, open the office, start writer, engine and sweep; and the way back.
+//! What a leader does: migrate, take the memory over, open the office, start writer, engine and prober; and the way back.
 //! With a warm memory nothing here costs more for a larger fleet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use pgfleet_api::ComputeId;
 use pgfleet_api::compute::Observed;
 use pgfleet_domain::loss::What;
 use pgfleet_domain::quarantine;
-use pgfleet_persistence::{Committed, Database, Hook, MigrationOptions, Writer, WriterHooks};
+use pgfleet_persistence::{Committed, Database, Hook, Keep, MigrationOptions, Writer, WriterHooks};
 use pgfleet_runtime::metrics::TaskMetrics;
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::{PausePoint, Pauses};
@@ -22,8 +22,13 @@ use tokio::task::JoinSet;
 
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
-use crate::observe::{Call, Flusher, Loan, Memory, Snapshot, SweepSettings, sweep};
-use crate::reconcile::{Engine, Heard, MayAct, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker};
+use crate::observe::{
+    Call, Flusher, Hints, Loan, Memory, Presence, PresenceMetrics, PresenceSettings, Prober, ProberTools, Snapshot,
+    look_after_journal,
+};
+use crate::reconcile::{
+    Bench, Engine, Heard, MayAct, Outlook, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker,
+};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -53,8 +58,9 @@ pub(super) struct Ingredients {
     pub(super) prepared: Prepared,
     pub(super) pauses: Pauses,
     pub(super) engine: Settings,
-    pub(super) sweep: SweepSettings,
+    pub(super) presence: (PresenceSettings, Arc<PresenceMetrics>),
     pub(super) grace: Duration,
+    pub(super) keep: Keep,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
     /// Computes whose work panics.
@@ -90,10 +96,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     from.pauses.at(PausePoint::BeforeLoad).await;
     let (begun, known) = (Instant::now(), mandate.chair.reached());
-    // A cold load may be long, and whoever ends this leadership does not wait for it.
-    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
-    from.database_metrics.took(Operation::Load, begun.elapsed());
-    let loan = loan.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?;
+    let loan = borrow(from, &mandate, begun).await?;
     timed(Phase::Load, begun);
 
     let begun = Instant::now();
@@ -108,39 +111,44 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         snapshot.observed(&id, Call::Probe, observed);
     }
     let (latest, committed) = watch::channel(change_seq);
-    let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
+    let (presence, hints) = (Presence::new(from.presence.0), Hints::default());
+    let watched = Watched { snapshot: snapshot.clone(), presence: presence.clone(), hints: hints.clone() };
+    let (writer, writing) = start_writer(from, &mandate, watched, latest);
     let waker = Waker::default();
-    let quarantine = Quarantine::new(Tools {
-        limits: from.quarantine,
-        writer: writer.clone(),
-        database: from.database.clone(),
-        metrics: from.reconcile_metrics.clone(),
-        tasks: from.tasks.clone(),
-        panics: from.panics.clone(),
-        tell: hears(&mandate.chair),
-    });
+    let quarantine = quarantine_for(from, &writer, &mandate.chair);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
+    let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
-    let engine = Engine::new(
-        mandate.term,
-        snapshot.clone(),
-        from.agents.clone(),
-        may_act.clone(),
-        waker.clone(),
-        from.engine,
-        quarantine.clone(),
-    );
+    let bench = Bench {
+        term: mandate.term,
+        snapshot: snapshot.clone(),
+        agents: from.agents.clone(),
+        may_act,
+        quarantine: quarantine.clone(),
+        presence: presence.clone(),
+        hints: hints.clone(),
+    };
     let following = mandate.tasks.child("reconcile");
-    following.spawn("engine", Kind::Vital, engine.run(following.token()));
     following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
-    following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
-    let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
-    let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act, from.sweep, following.token());
-    following.spawn("sweep", Kind::Vital, looking);
+    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
+    following.spawn("retention", Kind::Worker, retention);
+    let outlook = start_following(from, &following, bench, &waker, &flusher);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
-    let leading = Leading { term, proof, writer: writing_for, snapshot: shown, waker, preview, committed, quarantine };
+    let leading = Leading {
+        term,
+        proof,
+        writer: writing_for,
+        snapshot: shown,
+        waker,
+        preview,
+        committed,
+        quarantine,
+        outlook,
+        presence,
+        hints,
+    };
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
@@ -153,6 +161,45 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+/// Takes the memory. A cold load may be long, and whoever ends this leadership does not wait for it.
+async fn borrow(from: &Ingredients, mandate: &Mandate, begun: Instant) -> Result<Loan, TakeUpError> {
+    let loan = mandate.tasks.token().run_until_cancelled(from.memory.take()).await.ok_or(TakeUpError::CutShort)?;
+    from.database_metrics.took(Operation::Load, begun.elapsed());
+    Ok(loan.inspect_err(|error| from.database_metrics.failed(Operation::Load, error))?)
+}
+
+fn quarantine_for(from: &Ingredients, writer: &Writer, chair: &Handle) -> Quarantine {
+    Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+        tell: hears(chair),
+    })
+}
+
+/// Starts who makes the fleet follow: the prober, the engine, and who saves what they see.
+fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &Waker, flusher: &Flusher) -> Outlook {
+    let prober = Prober::new(ProberTools {
+        snapshot: bench.snapshot.clone(),
+        agents: bench.agents.clone(),
+        waker: waker.clone(),
+        quarantine: bench.quarantine.clone(),
+        may_act: bench.may_act.clone(),
+        presence: bench.presence.clone(),
+        hints: bench.hints.clone(),
+        metrics: from.presence.1.clone(),
+    });
+    let engine = Engine::new(bench, waker.clone(), from.engine);
+    let outlook = engine.outlook();
+    tasks.spawn("engine", Kind::Vital, engine.run(tasks.token()));
+    tasks.spawn("flush", Kind::Vital, flusher.clone().run(tasks.token()));
+    tasks.spawn("prober", Kind::Vital, prober.run(tasks.token()));
+    outlook
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.
@@ -168,13 +215,15 @@ fn hears(chair: &Handle) -> Tell {
 fn start_writer(
     from: &Ingredients,
     mandate: &Mandate,
-    snapshot: &Snapshot,
+    watched: Watched,
     latest: watch::Sender<i64>,
 ) -> (Writer, TaskGroup) {
     let change_seq = *latest.borrow();
+    let counted = from.database_metrics.clone();
     let hooks = WriterHooks {
         in_write_tx: Some(pause(&from.pauses, PausePoint::InWriteTx)),
-        on_commit: Some(remember(snapshot, latest, mandate.chair.clone())),
+        on_commit: Some(remember(watched, latest, mandate.chair.clone())),
+        on_batch: Some(Arc::new(move |batch| counted.wrote(batch))),
     };
     let (writer, task) = Writer::channel(from.database.clone(), mandate.term.clone(), hooks, change_seq);
     let writing = mandate.tasks.child("writer");
@@ -209,16 +258,24 @@ fn pause(pauses: &Pauses, point: PausePoint) -> Hook {
     })
 }
 
+/// Who follows each commit.
+struct Watched {
+    snapshot: Snapshot,
+    presence: Presence,
+    hints: Hints,
+}
+
 /// Memory follows the database: this runs in commit order, before the caller hears of the commit.
-fn remember(snapshot: &Snapshot, latest: watch::Sender<i64>, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
-    let snapshot = snapshot.clone();
+fn remember(watched: Watched, latest: watch::Sender<i64>, chair: Handle) -> Arc<dyn Fn(&Committed) + Send + Sync> {
     Arc::new(move |committed| {
         chair.note_reached(committed.change_seq);
         if let Some(record) = &committed.record {
-            snapshot.committed(record.clone());
+            watched.snapshot.committed(record.clone());
+            watched.hints.committed(record.compute_id.clone());
         }
         if let (true, Some(id)) = (committed.deleted, &committed.compute_id) {
-            snapshot.deleted(id);
+            watched.snapshot.deleted(id);
+            watched.presence.forget(id);
         }
         // Last, so that whoever is woken by it finds the rest.
         latest.send_replace(committed.change_seq);

@@ -176,7 +176,7 @@ enum Sent {
     /// A result for each line, in the piece's own numbers.
     Results(Vec<ApplyResult>),
     /// The same for all.
-    Failed(ApplyOutcome, ErrorBody),
+    Failed(ApplyOutcome, Box<ErrorBody>),
 }
 
 impl Client {
@@ -188,8 +188,9 @@ impl Client {
             let before = open.len();
             match self.send(&open).await {
                 Sent::Failed(outcome, error) => {
-                    let failed =
-                        open.drain(..).map(|(number, _)| ApplyResult { outcome, ..refused(number, error.clone()) });
+                    let failed = open
+                        .drain(..)
+                        .map(|(number, _)| ApplyResult { outcome, ..refused(number, ErrorBody::clone(&error)) });
                     results.extend(failed);
                 }
                 Sent::Results(told) => open = sort_out(open, told, &mut results),
@@ -218,8 +219,9 @@ impl Client {
         }
         let errand = Errand::part(self.door.clone(), self.parts.clone(), Bytes::from(body), self.next.clone());
         let (head, body) = errand.run().await.into_parts();
-        let unknown =
-            |msg: &str| Sent::Failed(ApplyOutcome::OutcomeUnknown, ErrorBody::new(ErrorCode::OutcomeUnknown, msg));
+        let unknown = |msg: &str| {
+            Sent::Failed(ApplyOutcome::OutcomeUnknown, Box::new(ErrorBody::new(ErrorCode::OutcomeUnknown, msg)))
+        };
         let Ok(body) = to_bytes(body, RESULTS_LIMIT).await else { return unknown("the leader was lost on the way") };
         if head.status == StatusCode::OK {
             let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -230,7 +232,7 @@ impl Client {
         }
         let executed_no = head.headers.get(pgfleet_api::headers::EXECUTED).is_some_and(|value| value == "no");
         match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(error) => Sent::Failed(outcome_of(&error, executed_no), error),
+            Ok(error) => Sent::Failed(outcome_of(&error, executed_no), Box::new(error)),
             Err(_) => unknown("the leader's answer cannot be read"),
         }
     }

@@ -3,8 +3,9 @@
 use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
 use pgfleet_api::auth::{Claims, Scope};
-use pgfleet_api::headers;
+use pgfleet_api::{ErrorCode, headers};
 use pgfleet_runtime::auth::forbidden;
 use pgfleet_runtime::http::ApiError;
 
@@ -74,14 +75,54 @@ fn admit(door: &Door, scopes: Scopes, mut request: Request) -> Result<Request, A
             claims.sub.unwrap_or_else(|| format!("{scope:?}").to_lowercase())
         }
     };
-    let reason = request.headers().get(headers::REASON).and_then(|text| text.to_str().ok()).map(str::to_owned);
+    let reason = reason(request.headers())?;
     request.extensions_mut().insert(Asker { actor, reason });
     Ok(request)
 }
 
+/// Longest reason, in bytes.
+const MAX_REASON_BYTES: usize = 500;
+
+/// `X-Reason`: why, in UTF-8 on one line. One that does not fit is refused, not cut: the journal keeps what was said.
+fn reason(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(headers::REASON) else { return Ok(None) };
+    let refuse = |msg: &str| {
+        Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidReason, msg).at(headers::REASON))
+    };
+    if value.as_bytes().len() > MAX_REASON_BYTES {
+        return refuse("a reason has at most 500 bytes");
+    }
+    match std::str::from_utf8(value.as_bytes()).map(str::trim) {
+        Ok("") => Ok(None),
+        Ok(text) if !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
+        Ok(_) | Err(_) => refuse("a reason is UTF-8 without control characters"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+
+    #[test]
+    fn a_reason_is_kept_as_said_or_refused() {
+        let with = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(headers::REASON, HeaderValue::from_bytes(bytes).unwrap());
+            reason(&headers)
+        };
+        assert_eq!(reason(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(with(b"see #7").unwrap().as_deref(), Some("see #7"));
+        assert_eq!(with("déjà vu".as_bytes()).unwrap().as_deref(), Some("déjà vu"));
+        assert_eq!(with(b" ").unwrap(), None);
+        assert_eq!(with(&[b'x'; 500]).unwrap().unwrap().len(), 500);
+        for bad in [&[b'x'; 501][..], b"\xff\xfe", b"a\tb", "a\u{85}b".as_bytes()] {
+            let error = with(bad).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.body.code), (422, ErrorCode::InvalidReason), "{bad:?}");
+            assert_eq!(error.body.path.as_deref(), Some("x-reason"));
+        }
+    }
 
     #[test]
     fn an_agent_pulls_for_its_own_compute_only() {

@@ -1,14 +1,14 @@
 //! Routes about computes.
 
 use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use pgfleet_api::compute::{
     ComputeList, ComputeView, HistoryPage, HistoryQuery, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitQuery,
     WaitResult,
 };
-use pgfleet_api::policy::PutPolicy;
+use pgfleet_api::policy::{ActionAccepted, DeleteQuery, PutPolicy};
 use pgfleet_api::{ComputeId, ErrorBody};
 use pgfleet_runtime::http::{ApiError, JsonBody};
 use serde_json::Value;
@@ -103,7 +103,8 @@ pub(super) async fn wait(
 
 /// What the journal has of a compute, the newest line first. A deleted compute keeps its lines.
 #[utoipa::path(get, path = "/control/v1/compute/{compute_id}/history", tag = "computes",
-    params(("compute_id" = ComputeId, Path), ("limit" = Option<u32>, Query), ("cursor" = Option<i64>, Query)), responses(
+    params(("compute_id" = ComputeId, Path), ("limit" = Option<u32>, Query), ("cursor" = Option<i64>, Query),
+        ("since" = Option<String>, Query), ("until" = Option<String>, Query), ("kind" = Option<String>, Query)), responses(
     (status = 200, body = HistoryPage), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn history(
@@ -127,18 +128,26 @@ pub(super) async fn list(
     door.desk.list(query).await.map(Json).map_err(into_api)
 }
 
-/// Forget a compute; what runs is left running.
+/// Forget a compute. 204: it is forgotten, and what runs is left running. With `terminate` 202: it will be ended, and then
+/// forgotten.
 #[utoipa::path(delete, path = "/control/v1/compute/{compute_id}", tag = "computes",
-    params(("compute_id" = ComputeId, Path)), responses(
-    (status = 204), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    params(("compute_id" = ComputeId, Path), ("terminate" = Option<bool>, Query), ("x-reason" = Option<String>, Header)),
+    responses(
+    (status = 202, body = ActionAccepted), (status = 204),
+    (status = 409, description = "with terminate: no_spec, held_by_policy", body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
     (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn delete(
     State(door): State<Door>,
     Extension(caller): Extension<Asker>,
     Id(id): Id,
-) -> Result<impl IntoResponse, ApiError> {
+    Asked(query): Asked<DeleteQuery>,
+) -> Result<Response, ApiError> {
+    if query.terminate {
+        let accepted = door.desk.end_and_delete(caller, id).await.map_err(into_api)?;
+        return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
+    }
     door.desk.delete(caller, id).await.map_err(into_api)?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// End the quarantine of a compute. Idempotent.

@@ -21,6 +21,12 @@ pub(super) fn into_api(error: ServiceError) -> ApiError {
         ServiceError::StepDown(refusal) => stays(refusal, msg),
         ServiceError::TakeOver(refusal) => no_take_over(refusal, msg),
         ServiceError::UnknownCompute(_) => ApiError::new(StatusCode::NOT_FOUND, ErrorCode::UnknownCompute, msg),
+        ServiceError::HeldByPolicy { .. } => ApiError::new(StatusCode::CONFLICT, ErrorCode::HeldByPolicy, msg),
+        ServiceError::CursorPruned { oldest } => {
+            let mut body = ErrorBody::new(ErrorCode::CursorPruned, msg);
+            body.oldest = Some(oldest);
+            ApiError::with_body(StatusCode::GONE, body)
+        }
         ServiceError::NoSpec(_) => ApiError::new(StatusCode::CONFLICT, ErrorCode::NoSpec, msg),
         ServiceError::Rule(rule) => {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidBody, rule.msg).at(rule.path)

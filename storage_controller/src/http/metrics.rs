@@ -6,6 +6,7 @@ use std::time::Duration;
 use measured::metric::histogram::Thresholds;
 use measured::{Counter, CounterVec, FixedCardinalityLabel, Gauge, Histogram, LabelGroup, MetricGroup};
 use pgfleet_api::ErrorCode;
+use pgfleet_runtime::metrics::show_zeros;
 
 /// Why a request was refused in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
@@ -74,6 +75,11 @@ impl RequestMetrics {
 
     pub(super) fn forwarded(&self) {
         self.requests_forwarded_total.get_metric().inc();
+    }
+
+    /// Shows the counters that alerts look at before anything is counted.
+    pub fn show_zeros(&self) {
+        show_zeros(&self.requests_failed_total);
     }
 
     pub(super) fn failed(&self, code: ErrorCode) {

@@ -4,6 +4,7 @@
 //! status of an error is decided in `error` only; what this member may not execute in its role goes through `gate`, which
 //! hands it on to the leader or holds it until there is one.
 
+mod act;
 mod apply;
 mod auth;
 mod compute;
@@ -41,9 +42,12 @@ use crate::service::Desk;
 /// Makes the page of metrics.
 pub type Scrape = Arc<dyn Fn() -> axum::response::Response + Send + Sync>;
 
-/// What every handler may use.
+/// What every handler may use. Cheap to clone: each layer takes one with each request.
 #[derive(Clone)]
-pub struct Door {
+pub struct Door(Arc<Equipment>);
+
+/// What a door is made of.
+pub struct Equipment {
     /// The desk.
     pub desk: Desk,
     /// Checks tokens; `None` with `--dev` and no keys: everybody may do everything.
@@ -54,6 +58,20 @@ pub struct Door {
     pub gate: Gate,
     /// Test door, with `--dev` only.
     pub memory: Option<MemoryDoor>,
+}
+
+impl From<Equipment> for Door {
+    fn from(equipment: Equipment) -> Self {
+        Self(Arc::new(equipment))
+    }
+}
+
+impl std::ops::Deref for Door {
+    type Target = Equipment;
+
+    fn deref(&self) -> &Equipment {
+        &self.0
+    }
 }
 
 impl Door {
@@ -71,7 +89,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 22] = [
+pub const ROUTES: [&str; 26] = [
     "/live",
     "/ready",
     "/leader",
@@ -90,6 +108,10 @@ pub const ROUTES: [&str; 22] = [
     "/control/v1/compute/{compute_id}/policy",
     "/control/v1/compute/{compute_id}/wait",
     "/control/v1/compute/{compute_id}/history",
+    "/control/v1/compute/{compute_id}/explain",
+    "/control/v1/compute/{compute_id}/terminate",
+    "/control/v1/compute/{compute_id}/refresh",
+    "/control/v1/compute/{compute_id}/report",
     "/control/v1/compute/apply",
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
@@ -107,15 +129,21 @@ pub fn router(door: Door, layers: Layers) -> Router {
 
 fn routes(door: &Door) -> OpenApiRouter<Door> {
     let gate = || from_fn_with_state(door.clone(), gate::lead_or_hand_on);
+    let confirmed = || from_fn_with_state(door.clone(), gate::confirmed);
     let needs = |scopes: auth::Scopes| from_fn_with_state((door.clone(), scopes), auth::require);
     OpenApiRouter::with_openapi(openapi::base())
         .merge(open())
         .merge(peers().layer(needs(auth::PEERS)))
         .merge(operators().layer(needs(auth::OPERATORS)))
         .merge(any_role().layer(needs(auth::READERS)))
-        .merge(reads().layer(gate()).layer(needs(auth::READERS)))
+        .merge(reads().layer(confirmed()).merge(flows()).layer(gate()).layer(needs(auth::READERS)))
         .merge(writes().layer(gate()).layer(needs(auth::WRITERS)))
-        .merge(of_agents().layer(gate()).layer(from_fn_with_state(door.clone(), auth::require_own_compute)))
+        .merge(
+            of_agents()
+                .layer(confirmed())
+                .layer(gate())
+                .layer(from_fn_with_state(door.clone(), auth::require_own_compute)),
+        )
 }
 
 /// Answered in every role, without a token.
@@ -143,16 +171,20 @@ fn any_role() -> OpenApiRouter<Door> {
     OpenApiRouter::new().routes(routes!(controller::leader_row)).routes(routes!(controller::leader_history))
 }
 
-/// Executed by the leader; change nothing.
+/// Executed by the leader, after the database has confirmed that it leads; change nothing.
 fn reads() -> OpenApiRouter<Door> {
     OpenApiRouter::new()
-        .routes(routes!(controller::controllers))
         .routes(routes!(compute::list))
         .routes(routes!(compute::get))
         .routes(routes!(compute::get_spec))
         .routes(routes!(compute::wait))
         .routes(routes!(compute::history))
-        .routes(routes!(watch::watch))
+        .routes(routes!(act::explain))
+}
+
+/// Executed by the leader; what they say is of its own process, or has a place in the order of changes and may come late.
+fn flows() -> OpenApiRouter<Door> {
+    OpenApiRouter::new().routes(routes!(controller::controllers)).routes(routes!(watch::watch))
 }
 
 /// Executed by the leader; change what is asked for.
@@ -164,11 +196,13 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))
+        .routes(routes!(act::terminate))
+        .routes(routes!(act::refresh))
 }
 
 /// For the agent of the compute that the path names. Executed by the leader; change nothing.
 fn of_agents() -> OpenApiRouter<Door> {
-    OpenApiRouter::new().routes(routes!(pull::spec))
+    OpenApiRouter::new().routes(routes!(pull::spec)).routes(routes!(pull::report))
 }
 
 /// With `--dev` only.
@@ -190,6 +224,7 @@ mod tests {
             .merge(operators())
             .merge(any_role())
             .merge(reads())
+            .merge(flows())
             .merge(writes())
             .merge(of_agents());
         let described: BTreeSet<_> = all.get_openapi().paths.paths.keys().cloned().collect();
@@ -205,6 +240,7 @@ mod tests {
             .merge(operators())
             .merge(any_role())
             .merge(reads())
+            .merge(flows())
             .merge(writes())
             .merge(of_agents());
         let document = serde_json::to_value(openapi::finish(all.into_openapi())).unwrap();

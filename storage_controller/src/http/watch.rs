@@ -40,14 +40,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[utoipa::path(get, path = "/control/v1/watch", tag = "computes",
     params(("from" = Option<i64>, Query), ("Last-Event-ID" = Option<i64>, Header)), responses(
     (status = 200, body = WatchEvent, content_type = "text/event-stream"), (status = 401, body = ErrorBody),
-    (status = 403, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 403, body = ErrorBody), (status = 410, description = "cursor_pruned", body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn watch(
     State(door): State<Door>,
     given: HeaderMap,
     Asked(query): Asked<WatchQuery>,
 ) -> Result<Response, ApiError> {
     let last = given.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-    let watching = door.desk.watch(query.from.or(last)).map_err(into_api)?;
+    let watching = door.desk.watch(query.from.or(last)).await.map_err(into_api)?;
     // An id without data moves a client's cursor and is no event.
     let opening = Bytes::from(format!("id: {}\n\n", watching.cursor()));
     let rest = stream::unfold(watching, |mut watching: Watching| async move {

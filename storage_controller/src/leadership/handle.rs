@@ -10,6 +10,7 @@ use pgfleet_domain::leadership::Config;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::now;
+use super::confirm::Confirmer;
 use super::follow::Lines;
 use super::leader::SteppedDown;
 use super::losses::Losses;
@@ -95,10 +96,21 @@ impl Proof {
         self.0.store(until, Ordering::SeqCst);
     }
 
+    /// How long ago the renewal was sent that proves `valid` of time; zero if none does.
+    fn age_at(&self, now: Duration, valid: Duration) -> Duration {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Duration::ZERO,
+            until => (now + valid).saturating_sub(Duration::from_millis(until)),
+        }
+    }
+
     fn holds_at(&self, now: Duration) -> bool {
         now.as_millis() < u128::from(self.0.load(Ordering::SeqCst))
     }
 }
+
+/// How long a read waits for its confirmation before it is held like one without a leader.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
 
 /// The handle. Cheap to clone.
 #[derive(Clone)]
@@ -107,8 +119,11 @@ pub struct Handle {
     address: Arc<str>,
     hold: Duration,
     renew: Duration,
+    /// How long a renewal proves the lease.
+    valid: Duration,
     standing: watch::Receiver<Standing>,
     requests: mpsc::Sender<Request>,
+    confirmer: Confirmer,
     pub(super) proof: Proof,
     reached: Arc<watch::Sender<i64>>,
     members: Members,
@@ -120,6 +135,7 @@ impl Handle {
         machine: &Config,
         standing: watch::Receiver<Standing>,
         requests: mpsc::Sender<Request>,
+        confirmer: Confirmer,
         metrics: Arc<LeadershipMetrics>,
         losses: Losses,
     ) -> Self {
@@ -128,8 +144,10 @@ impl Handle {
             address: Arc::from(machine.address.as_str()),
             hold: machine.hold,
             renew: machine.renew,
+            valid: machine.lease.saturating_sub(machine.margin),
             standing,
             requests,
+            confirmer,
             proof: Proof::default(),
             reached: Arc::new(watch::Sender::new(0)),
             members: Members::new(metrics),
@@ -161,11 +179,27 @@ impl Handle {
         self.standing.borrow().clone()
     }
 
+    /// Time since the renewal was sent that this member goes by; zero if it holds no term.
+    #[must_use]
+    pub fn lease_age(&self) -> Duration {
+        self.proof.age_at(now(), self.valid)
+    }
+
     /// Whether it may act as the leader at this very moment: its role says so and its lease is proved. A process that was
     /// frozen finds its role unchanged when it wakes, but not its proof.
     #[must_use]
     pub fn may_act(&self) -> bool {
         self.standing.borrow().role == Role::Leader && self.proof.holds_at(now())
+    }
+
+    /// Whether the database says, after this call, that this member leads in `term`: what is read from memory then is as
+    /// new as every write that was acknowledged before the call. No also means that it did not say so in time, or that this
+    /// member stopped leading meanwhile.
+    pub async fn confirm(&self, term: Term) -> bool {
+        tokio::select! {
+            confirmed = tokio::time::timeout(CONFIRMED_WITHIN, self.confirmer.ask(term)) => confirmed.unwrap_or(false),
+            () = self.left(term) => false,
+        }
     }
 
     /// Returns when this member no longer leads in `term`: for requests that wait and must not outlive the leadership. A
@@ -203,6 +237,11 @@ impl Handle {
     /// Reports that the database refused a write of this term.
     pub async fn fenced(&self, term: Term) {
         self.tell(Request::Fenced(term)).await;
+    }
+
+    /// The same from a task that must not wait. A report that finds no room is made again by the next read.
+    pub(super) fn deposed(&self, term: Term) {
+        let _ = self.requests.try_send(Request::Fenced(term));
     }
 
     /// Reports that an agent refuses the term `own` because it has seen a later one. A report that finds no room is made
@@ -299,7 +338,9 @@ mod tests {
         proof.set(Some(at(4000)));
         assert!(proof.holds_at(at(3999)));
         assert!(!proof.holds_at(at(4000)));
+        assert_eq!(proof.age_at(at(1500), at(3000)), at(500), "it was sent at 1000");
         proof.set(None);
         assert!(!proof.holds_at(at(3999)), "given up");
+        assert_eq!(proof.age_at(at(9000), at(3000)), Duration::ZERO);
     }
 }

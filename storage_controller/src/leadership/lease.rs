@@ -7,9 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgfleet_api::Term;
 use pgfleet_api::controller::LeaderView;
-use pgfleet_domain::leadership::{Began, Claim, ClaimEnd, Event, Row, Seen};
+use pgfleet_domain::leadership::{Claim, ClaimEnd, Event, Row, Seen};
 use pgfleet_persistence::{ClaimOutcome, DbError, Ended, ErrorClass, LeaderTerm, LeaseSession, Renewed};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -21,8 +20,6 @@ use super::room::Input;
 
 /// How long it is watched, after a claim without consent, that the old leader's sessions leave.
 const SESSIONS_LEAVE: Duration = Duration::from_secs(1);
-/// How long the sessions of a dead process may take to go: a busy one looks for its client every 250 ms.
-const DEAD_SESSIONS_LEAVE: Duration = Duration::from_millis(400);
 /// Between two tries of a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_millis(75);
 /// Tries of a claim that waits for somebody's lock.
@@ -60,8 +57,6 @@ pub(super) struct Lease {
     pub(super) reached: watch::Receiver<i64>,
     /// Failures in a row; only the first is worth a line.
     pub(super) failures: u32,
-    /// The term whose leader was found with sessions behind a port that refuses; said once.
-    pub(super) behind_a_closed_port: Option<Term>,
     pub(super) warm: bool,
 }
 
@@ -199,9 +194,6 @@ impl Lease {
 
     async fn claim(&mut self, claim: Claim) -> Input {
         let how = claim.how;
-        if how == Began::Crash && self.old_leader_has_sessions(&claim).await {
-            return Input::Event(Event::ClaimEnded(ClaimEnd::Failed));
-        }
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
         let address = self.address.clone();
         let request = pgfleet_persistence::Claim { seen: claim.seen, floor: claim.floor, address, lease_ms, how };
@@ -220,25 +212,6 @@ impl Lease {
             }
         }
         Input::Event(Event::ClaimEnded(ClaimEnd::Failed))
-    }
-
-    /// Whether the leader whose port says that it is dead may live: it has sessions, and answers reads on its own lease.
-    /// Then only the end of that lease decides. A look that fails decides nothing either.
-    async fn old_leader_has_sessions(&mut self, claim: &Claim) -> bool {
-        let Some(seen) = claim.seen else { return false };
-        match self.session.sessions_of(seen.instance_id, DEAD_SESSIONS_LEAVE).await {
-            Ok(0) => false,
-            Ok(sessions) => {
-                if self.behind_a_closed_port.replace(seen.term) != Some(seen.term) {
-                    tracing::warn!(term = %seen.term, sessions, "the leader's port refuses and it has database sessions: its lease decides");
-                }
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot see whether the old leader's sessions have ended");
-                true
-            }
-        }
     }
 
     async fn claim_once(

@@ -12,6 +12,7 @@ use measured::{Counter, CounterVec, FixedCardinalityLabel, LabelGroup, MetricGro
 use pgfleet_api::InstanceId;
 use pgfleet_domain::loss::What;
 use pgfleet_persistence::{Action, Change, Writer};
+use pgfleet_runtime::metrics::show_zeros;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +99,7 @@ impl Losses {
     /// Nothing was found yet.
     #[must_use]
     pub fn new(me: InstanceId, metrics: Arc<LossMetrics>) -> Self {
+        show_zeros(&metrics.lost_commits_total);
         Self { me, metrics, kept: Arc::default(), waits: Arc::default() }
     }
 

@@ -10,6 +10,9 @@ use measured::{
 use pgfleet_api::Term;
 use pgfleet_api::controller::Role;
 use pgfleet_domain::leadership::Began;
+use pgfleet_runtime::metrics::show_zeros;
+
+use super::handle::Handle;
 
 /// The role as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
@@ -107,6 +110,24 @@ struct ByWake {
     cause: Wake,
 }
 
+/// What the database said about a term whose memory is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+pub(super) enum Confirmation {
+    /// It leads.
+    Leads,
+    /// It does not lead any more.
+    Deposed,
+    /// Nothing, in time.
+    Failed,
+}
+
+#[derive(LabelGroup)]
+#[label(set = ConfirmationSet)]
+struct ByConfirmation {
+    outcome: Confirmation,
+}
+
 #[derive(LabelGroup)]
 #[label(set = HowSet)]
 struct ByHow {
@@ -123,6 +144,8 @@ pub struct LeadershipMetrics {
     leadership_term: Gauge,
     /// Terms that this member took, by how they began.
     leadership_takeovers_total: CounterVec<HowSet>,
+    /// Time since the renewal was sent that this leader goes by; 0 on a member that holds no term.
+    leadership_lease_age_seconds: FloatGauge,
     /// Renewals of the lease that failed.
     leadership_renewal_failures_total: Counter,
     /// Times that this leader could not prove its lease and executed nothing until it could.
@@ -133,6 +156,8 @@ pub struct LeadershipMetrics {
     leadership_followers: Gauge,
     /// Looks at the leader row that did not wait for their time, by what caused them.
     leadership_wakes_total: CounterVec<WakeSet>,
+    /// Questions to the database whether this member still leads, each for all reads that waited, by what came of them.
+    leadership_confirmations_total: CounterVec<ConfirmationSet>,
     /// From asking the old leader, or noticing its death, to serving: the last one of this member.
     handover_gap_seconds: FloatGauge,
     /// Parts of the last hand-over to this member.
@@ -150,6 +175,16 @@ impl LeadershipMetrics {
         }
     }
 
+    /// Measures what changes by itself; called before a scrape.
+    pub fn measure(&self, chair: &Handle) {
+        self.leadership_lease_age_seconds.get_metric().set(chair.lease_age().as_secs_f64());
+    }
+
+    /// Shows the counters that alerts look at before anything is counted.
+    pub fn show_zeros(&self) {
+        show_zeros(&self.leadership_takeovers_total);
+    }
+
     /// A term was won.
     pub fn took(&self, how: Began) {
         self.leadership_takeovers_total.inc(ByHow { how: how.into() });
@@ -158,6 +193,11 @@ impl LeadershipMetrics {
     /// A renewal failed.
     pub fn renewal_failed(&self) {
         self.leadership_renewal_failures_total.get_metric().inc();
+    }
+
+    /// A question for waiting reads was answered, or not.
+    pub(super) fn confirmed(&self, outcome: Confirmation) {
+        self.leadership_confirmations_total.inc(ByConfirmation { outcome });
     }
 
     /// It cannot prove its lease.

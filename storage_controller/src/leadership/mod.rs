@@ -7,6 +7,7 @@
 
 mod ask;
 mod clock;
+mod confirm;
 mod follow;
 mod handle;
 mod leader;

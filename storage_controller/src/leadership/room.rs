@@ -16,7 +16,7 @@ use pgfleet_clients::peer::PeerClient;
 use pgfleet_domain::leadership::{
     AskEnd, Began, ClaimEnd, Config, Ending, Event, Phase as Where, State, Waiting, decide,
 };
-use pgfleet_persistence::{Database, Ended, Head, LeaderTerm, LeaseSession};
+use pgfleet_persistence::{ConfirmSession, Database, Ended, Head, LeaderTerm, LeaseSession};
 use pgfleet_runtime::exit::chain;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::queue::refuse_rest;
@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::now;
+use super::confirm::Questions;
 use super::handle::{Handle, Request, Standing, StepDownAnswer, StepDownRefusal, TakeOverAnswer, TakeOverRefusal};
 use super::leader::{Leader, SteppedDown, TakeUp, TakeUpError, Work};
 use super::lease::{Lease, Order};
@@ -33,7 +34,7 @@ use super::losses::Losses;
 use super::metrics::{LeadershipMetrics, Phase, Wake};
 use super::takers::Takers;
 use super::trace::Trace;
-use super::{follow, notices};
+use super::{confirm, follow, notices};
 
 /// The machine looks at its clock this often; whatever is urgent wakes it.
 const TICK: Duration = Duration::from_millis(50);
@@ -85,6 +86,8 @@ pub struct Room {
     pauses: Pauses,
     metrics: Arc<LeadershipMetrics>,
     tasks: TaskGroup,
+    /// Taken when it begins to run.
+    questions: Option<Questions>,
     lease: mpsc::Sender<Order>,
     reports: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -142,7 +145,8 @@ impl Room {
         let state = State::new(machine.clone());
         let (standing, seen) = watch::channel(standing_of(&state));
         metrics.standing(state.role(), None);
-        let handle = Handle::new(&machine, seen, ask, metrics.clone(), losses);
+        let (confirmer, questions) = confirm::channel();
+        let handle = Handle::new(&machine, seen, ask, confirmer, metrics.clone(), losses);
         let keeper = Lease {
             session: LeaseSession::new(database.clone()),
             address: machine.address.clone(),
@@ -152,7 +156,6 @@ impl Room {
             reports: reports.clone(),
             reached: handle.follow_reached(),
             failures: 0,
-            behind_a_closed_port: None,
             warm: false,
         };
         tasks.spawn("lease", Kind::Vital, keeper.run(orders, tasks.token()));
@@ -166,6 +169,7 @@ impl Room {
             pauses,
             metrics,
             tasks,
+            questions: Some(questions),
             lease,
             reports,
             inputs,
@@ -213,9 +217,16 @@ impl Room {
         }
     }
 
-    /// What wakes the machine before its next look: the stream to the leader, and the database.
-    fn listen(&self) {
+    /// What wakes the machine before its next look: the stream to the leader, and the database. And what asks the database
+    /// for those who read.
+    fn listen(&mut self) {
         let (renew, token) = (self.settings.machine.renew, self.tasks.token());
+        if let Some(questions) = self.questions.take() {
+            let (session, chair) = (ConfirmSession::new(self.database.clone()), self.handle.clone());
+            let deposed = move |term| chair.deposed(term);
+            let confirming = questions.run(session, self.metrics.clone(), renew, deposed, token.clone());
+            self.tasks.spawn("confirm", Kind::Vital, confirming);
+        }
         let following =
             follow::follow(self.handle.clone(), self.peers.clone(), renew, self.reports.clone(), token.clone());
         self.tasks.spawn("follow", Kind::Vital, following);

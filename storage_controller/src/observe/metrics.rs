@@ -1,5 +1,7 @@
-//! What the memory counts.
+//! What the memory and the prober count.
 #![expect(missing_docs, reason = "the derive of a metric group writes a constructor without one")]
+
+use std::time::Duration;
 
 use measured::{Counter, CounterVec, FixedCardinalityLabel, FloatGauge, Gauge, LabelGroup, MetricGroup};
 
@@ -72,5 +74,33 @@ impl FollowerMetrics {
     pub fn measure(&self, memory: &Memory) {
         self.warm.get_metric().set(i64::from(memory.is_warm()));
         self.age_seconds.get_metric().set(memory.age().map_or(0.0, |age| age.as_secs_f64()));
+    }
+}
+
+/// The prober of a leader.
+#[derive(MetricGroup)]
+#[metric(new())]
+pub struct PresenceMetrics {
+    /// Probes under way.
+    probes_in_flight: Gauge,
+    /// How late the probe is that is most overdue; above some seconds the prober does not keep up.
+    probe_late_seconds: FloatGauge,
+    /// Times that a probe waited for the connect budget.
+    probe_budget_waits_total: Counter,
+}
+
+impl PresenceMetrics {
+    pub(super) fn filled(&self, in_flight: usize, late: Option<Duration>) {
+        self.probes_in_flight.get_metric().set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.probe_late_seconds.get_metric().set(late.unwrap_or_default().as_secs_f64());
+    }
+
+    pub(super) fn waited_for_budget(&self) {
+        self.probe_budget_waits_total.get_metric().inc();
+    }
+
+    /// The leadership is over.
+    pub(super) fn left(&self) {
+        self.filled(0, None);
     }
 }

@@ -5,15 +5,18 @@
 //! fleet, but a list without a limit, which only tests ask for; the text of no spec is in here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::{ComputeView, Observed};
-use pgfleet_api::{ComputeId, Generation};
+use pgfleet_api::policy::Policy;
+use pgfleet_api::{ComputeId, ErrorCode, Generation};
 use pgfleet_domain::reconcile::Intent;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
 
 use fleet::Fleet;
+pub use lagging::LagAges;
 pub use pages::{Filter, Page};
 
 /// One compute: the committed intent and the last observation.
@@ -34,6 +37,10 @@ pub struct Trouble {
     pub call: Call,
     /// Why, in one line.
     pub why: Arc<str>,
+    /// The agent's code, if it answered with one.
+    pub refused: Option<ErrorCode>,
+    /// When calls of this kind began to fail; by this leadership's clock.
+    pub since: Instant,
 }
 
 /// A kind of call to an agent. A successful push is worth more than a probe: an agent that answers for its status and
@@ -75,7 +82,9 @@ impl Entry {
             observed,
             last_error: self.trouble.as_ref().map(|trouble| trouble.why.to_string()),
             quarantine: None,
-            policy: self.record.policy,
+            availability: None,
+            // One that was passed over is not shown: nobody does it any more.
+            policy: Policy { pending: self.record.policy.wanted(self.record.generation), ..self.record.policy },
             created_at: self.record.created_at,
             updated_at: self.record.updated_at,
         }
@@ -204,9 +213,17 @@ impl Snapshot {
 
     /// Notes why a call failed; what was last seen of the compute stays.
     pub fn failed(&self, id: &ComputeId, call: Call, why: &str) {
+        self.refused(id, call, why, None);
+    }
+
+    /// As [`Self::failed`], with the agent's code if it answered with one.
+    pub fn refused(&self, id: &ComputeId, call: Call, why: &str, refused: Option<ErrorCode>) {
         let mut fleet = self.lock();
-        let trouble = Some(Trouble { call, why: Arc::from(why) });
-        if let Some(old) = fleet.get(id).filter(|old| old.trouble != trouble).cloned() {
+        let Some(old) = fleet.get(id).cloned() else { return };
+        let known = old.trouble.as_ref();
+        if known.is_none_or(|known| known.call != call || *known.why != *why || known.refused != refused) {
+            let since = known.map_or_else(Instant::now, |known| known.since);
+            let trouble = Some(Trouble { call, why: Arc::from(why), refused, since });
             fleet.put(Entry { trouble, ..Entry::clone(&old) });
         }
     }
@@ -255,6 +272,7 @@ impl Snapshot {
 }
 
 mod fleet;
+mod lagging;
 mod news;
 mod pages;
 #[cfg(test)]

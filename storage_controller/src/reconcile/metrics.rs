@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use measured::metric::histogram::Thresholds;
-use measured::{CounterVec, FixedCardinalityLabel, Gauge, Histogram, LabelGroup, MetricGroup};
+use measured::{Counter, CounterVec, FixedCardinalityLabel, Gauge, GaugeVec, Histogram, LabelGroup, MetricGroup};
 
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
@@ -56,7 +56,7 @@ struct ByOutcome {
 pub enum Room {
     /// A pass of the engine.
     Reconcile,
-    /// A probe of the window's sweep.
+    /// A probe of the window.
     Observe,
 }
 
@@ -77,6 +77,39 @@ struct ByRoom {
     room: Room,
 }
 
+/// Why a compute is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FixedCardinalityLabel)]
+#[label(rename_all = "snake_case")]
+enum Kind {
+    /// Its owner asked for something new, or its agent works on that.
+    Change,
+    /// It is known to differ from what is wanted.
+    Repair,
+    /// It may differ.
+    Drift,
+}
+
+#[derive(LabelGroup)]
+#[label(set = KindSet)]
+struct ByPriority {
+    priority: Kind,
+}
+
+/// How full the engine is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fill {
+    /// Computes that wait, in the order of `Priority::ALL`.
+    pub(super) queued: [usize; 3],
+    /// Passes under way.
+    pub(super) in_flight: usize,
+    /// Of them those that take long.
+    pub(super) slow: usize,
+    /// Computes that failed.
+    pub(super) backing_off: usize,
+    /// Computes that wait for a place at their host.
+    pub(super) at_hosts: usize,
+}
+
 /// Passes of the engine.
 #[derive(MetricGroup)]
 #[metric(new())]
@@ -86,10 +119,18 @@ pub struct ReconcileMetrics {
     /// Time of one pass.
     #[metric(metadata = Thresholds::exponential_buckets(0.001, 2.5))]
     reconcile_duration_seconds: Histogram<12>,
-    /// Computes waiting for a place.
-    reconcile_queue: Gauge,
+    /// Computes waiting for a place, by priority.
+    reconcile_queue: GaugeVec<KindSet>,
+    /// Of them those that wait for a place at their host.
+    reconcile_host_queue: Gauge,
+    /// Times that a pass waited for a place at its host.
+    reconcile_host_waits_total: Counter,
+    /// Times that a pass waited for the connect budget.
+    reconcile_budget_waits_total: Counter,
     /// Passes under way.
     reconcile_in_flight: Gauge,
+    /// Passes under way that take so long that others may begin in their places.
+    reconcile_slow: Gauge,
     /// Computes that failed and wait for their next try.
     reconcile_backing_off: Gauge,
     /// Attempts to end computes that nobody uses, by outcome.
@@ -122,11 +163,32 @@ impl ReconcileMetrics {
         self.computes_quarantined.get_metric().set(i64::try_from(computes).unwrap_or(i64::MAX));
     }
 
+    /// A pass waits for a place at its host.
+    pub(super) fn waited_for_host(&self) {
+        self.reconcile_host_waits_total.get_metric().inc();
+    }
+
+    /// A pass waits for the connect budget.
+    pub(super) fn waited_for_budget(&self) {
+        self.reconcile_budget_waits_total.get_metric().inc();
+    }
+
     /// How full the engine is.
-    pub fn filled(&self, queued: usize, in_flight: usize, backing_off: usize) {
-        let set = |gauge: &Gauge, n: usize| gauge.get_metric().set(i64::try_from(n).unwrap_or(i64::MAX));
-        set(&self.reconcile_queue, queued);
-        set(&self.reconcile_in_flight, in_flight);
-        set(&self.reconcile_backing_off, backing_off);
+    pub(super) fn filled(&self, fill: &Fill) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let [change, repair, drift] = fill.queued;
+        for (priority, n) in [(Kind::Change, change), (Kind::Repair, repair), (Kind::Drift, drift)] {
+            self.reconcile_queue.set(ByPriority { priority }, number(n));
+        }
+        self.reconcile_host_queue.get_metric().set(number(fill.at_hosts));
+        self.reconcile_in_flight.get_metric().set(number(fill.in_flight));
+        self.reconcile_slow.get_metric().set(number(fill.slow));
+        self.reconcile_backing_off.get_metric().set(number(fill.backing_off));
+    }
+
+    /// The leadership is over.
+    pub(super) fn left(&self) {
+        self.quarantined(0);
+        self.filled(&Fill::default());
     }
 }

@@ -5,21 +5,31 @@ use std::time::Duration;
 
 use pgfleet_api::ComputeId;
 use pgfleet_clients::agent::AgentError;
-use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_domain::policy::{Step, step};
+use pgfleet_domain::reconcile::Plan;
 use pgfleet_persistence::LeaderTerm;
 use pgfleet_runtime::exit::chain;
 
-use super::{Quarantine, ahead, suspend};
-use crate::agents::Agents;
-use crate::observe::{Call, Entry, Snapshot};
+use super::{Quarantine, ahead, end, suspend};
+use crate::agents::{Agents, is_silence};
+use crate::observe::{Call, Entry, Hints, Presence, Snapshot};
 
 /// What a pass needs; shared by all passes of one leadership.
-pub(super) struct Bench {
-    pub(super) term: Arc<LeaderTerm>,
-    pub(super) snapshot: Snapshot,
-    pub(super) agents: Agents,
-    pub(super) may_act: MayAct,
-    pub(super) quarantine: Quarantine,
+pub struct Bench {
+    /// The proof of leadership.
+    pub term: Arc<LeaderTerm>,
+    /// Both sides of every compute.
+    pub snapshot: Snapshot,
+    /// The way to the agents.
+    pub agents: Agents,
+    /// Whether the lease is proved.
+    pub may_act: MayAct,
+    /// Computes that panicked.
+    pub quarantine: Quarantine,
+    /// Who answers.
+    pub presence: Presence,
+    /// Whom the prober asks sooner.
+    pub hints: Hints,
 }
 
 /// Whether the lease is proved at this moment. The ledger refuses a stale push anyway; this spares it the sight of one.
@@ -40,6 +50,8 @@ pub(super) enum Next {
     Suspended,
     /// It failed: look again after a back-off.
     Failed,
+    /// Its agent did not answer: the prober asks it from now on, and wakes the engine with the first answer.
+    Silent,
     /// A defect of ours: the same, with the compute as the database has it.
     Panicked,
 }
@@ -52,20 +64,33 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
         return Next::Failed;
     }
     let Some(entry) = bench.snapshot.get(id) else { return Next::Rest };
-    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
+    let intent = entry.intent();
     tracing::Span::current().record("generation", intent.generation.get());
-    match plan(&intent, entry.observed.as_deref()) {
-        Plan::Rest if is_try => probe(bench, id, &entry).await,
-        Plan::Rest => suspend::look(bench, id, &entry).await,
-        Plan::Probe => probe(bench, id, &entry).await,
+    match step(entry.record.policy, &intent, entry.observed.as_deref()) {
+        Step::HandsOff | Step::Plan(Plan::Rest) if is_try => probe(bench, id, &entry).await,
+        Step::HandsOff => Next::Rest,
+        Step::Plan(Plan::Rest) => suspend::look(bench, id, &entry).await,
+        Step::Plan(Plan::Probe) => probe(bench, id, &entry).await,
         // What is remembered of an agent may be old: it says so itself when it is pushed to, and that is the proof.
-        Plan::Push | Plan::AgentAhead(_) => push(bench, id, &entry).await,
+        Step::Plan(Plan::Push | Plan::AgentAhead(_)) => push(bench, id, &entry).await,
+        Step::End { mode, generation, spec_hash } => end::end(bench, id, &entry, mode, (generation, spec_hash)).await,
+        Step::Done(action) => end::done(bench, id, action).await,
+    }
+}
+
+/// Whether a pass over it would call its agent.
+pub(super) fn asks(entry: &Entry) -> bool {
+    match step(entry.record.policy, &entry.intent(), entry.observed.as_deref()) {
+        Step::Plan(Plan::Rest) => suspend::timeout(entry).is_some(),
+        Step::Plan(Plan::Probe | Plan::Push | Plan::AgentAhead(_)) | Step::End { .. } => true,
+        Step::HandsOff | Step::Done(_) => false,
     }
 }
 
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
         Ok(probed) => {
+            bench.presence.answered(entry, &probed.observed);
             bench.snapshot.observed(id, Call::Probe, probed.observed);
             Next::Waiting
         }
@@ -93,6 +118,7 @@ async fn push(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     }
     match bench.agents.push(place, &record.agent_url, fence, &spec).await {
         Ok(observed) => {
+            bench.presence.answered(entry, &observed);
             bench.snapshot.observed(id, Call::Push, observed);
             tracing::info!(
                 compute_id = %id,
@@ -114,6 +140,22 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.failed(id, call, &why);
-    Next::Failed
+    bench.snapshot.refused(id, call, &why, error.refusal().map(|body| body.code));
+    match (call, is_silence(error)) {
+        // An agent may answer for its status and yet take too long for a spec: the prober finds out.
+        (Call::Push, Some(true)) if matches!(error, AgentError::Timeout { .. }) => {
+            bench.hints.hint(id.clone());
+            Next::Failed
+        }
+        (Call::Push | Call::Probe, Some(true)) => {
+            bench.presence.unanswered(entry);
+            bench.hints.unanswered(id.clone());
+            Next::Silent
+        }
+        (Call::Push | Call::Probe, Some(false)) => {
+            bench.presence.spoke(entry);
+            Next::Failed
+        }
+        (Call::Push | Call::Probe, None) => Next::Failed,
+    }
 }

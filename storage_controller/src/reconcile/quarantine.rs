@@ -1,6 +1,6 @@
 //! Keeps a defect to the one compute whose work meets it.
 //!
-//! Called by the engine (passes) and the window's sweep (probes), which run their work inside [`Quarantine::watch`], and by
+//! Called by the engine (passes) and the window's prober (probes), which run their work inside [`Quarantine::watch`], and by
 //! the desk, which shows and clears. It calls `domain::quarantine` to decide, the writer for the journal, and the database
 //! for a compute's state anew. Invariants: a panic ends no task but its own work's, and what that held is given back as the
 //! stack unwinds; the next pass after it begins with the compute as the database has it; a compute that panicked too often
@@ -219,7 +219,7 @@ impl Quarantine {
     }
 
     /// Notes in the journal what the controller does or meets by itself.
-    pub(super) async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
+    pub async fn journal(&self, id: &ComputeId, detail: serde_json::Value) {
         let action = Action { compute_id: Some(id.clone()), actor: ACTOR.to_owned(), reason: None, detail };
         if let Err(error) = self.tools.writer.submit(Change::Journal(action)).await {
             tracing::warn!(compute_id = %id, %error, "what the controller did or met is not in the journal");

@@ -1,13 +1,14 @@
 //! The first look of a leadership at the whole fleet, a page at a time, so that beginning to lead costs the same whatever
-//! the fleet's size.
+//! the fleet's size. What the last leader left unfinished is known from memory and comes first.
 
 use std::time::Duration;
 
 use pgfleet_api::ComputeId;
-use pgfleet_domain::reconcile::{Intent, Plan, plan};
+use pgfleet_domain::policy::step;
 
 use tokio::time::Instant;
 
+use super::queue::Priority;
 use super::suspend::timeout;
 use crate::observe::{Entry, Filter, Snapshot};
 
@@ -19,9 +20,20 @@ const PACE: Duration = Duration::from_millis(2);
 /// How far the look has come.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
+    /// Those that lag were all looked at.
+    is_past_lagging: bool,
     last: Option<ComputeId>,
     over: bool,
     due: Option<Instant>,
+}
+
+/// What a step has found.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Computes that need a pass now.
+    pub(super) needy: Vec<(ComputeId, Priority)>,
+    /// Those that rest and may be suspended, with their timeouts.
+    pub(super) resting: Vec<(ComputeId, Duration)>,
 }
 
 impl Scan {
@@ -35,20 +47,38 @@ impl Scan {
         self.due.unwrap_or_else(Instant::now)
     }
 
-    /// Of the next page, those that need a pass now, and those that rest and may be suspended, with their timeouts.
-    pub(super) fn next(&mut self, snapshot: &Snapshot) -> (Vec<ComputeId>, Vec<(ComputeId, Duration)>) {
+    /// The next step.
+    pub(super) fn next(&mut self, snapshot: &Snapshot) -> Page {
+        self.due = Some(Instant::now() + PACE);
+        if self.is_past_lagging { self.all(snapshot) } else { self.lagging(snapshot) }
+    }
+
+    fn lagging(&mut self, snapshot: &Snapshot) -> Page {
+        let ids = snapshot.lagging_page(self.last.as_ref(), PAGE);
+        self.last = ids.last().cloned();
+        if ids.len() < PAGE {
+            (self.is_past_lagging, self.last) = (true, None);
+        }
+        Page { needy: ids.into_iter().map(|id| (id, Priority::Repair)).collect(), resting: Vec::new() }
+    }
+
+    fn all(&mut self, snapshot: &Snapshot) -> Page {
         let (page, more) = snapshot.page(&Filter::default(), self.last.as_ref(), PAGE);
         self.last = page.last().map(|entry| entry.record.compute_id.clone());
         self.over = !more;
-        self.due = Some(Instant::now() + PACE);
-        let (needy, resting): (Vec<_>, Vec<_>) = page.into_iter().partition(|entry| needs_a_pass(entry));
-        let id = |entry: &Entry| entry.record.compute_id.clone();
-        let needy = needy.iter().map(|entry| id(entry)).collect();
-        (needy, resting.iter().filter_map(|entry| Some((id(entry), timeout(entry)?))).collect())
+        let mut found = Page::default();
+        for entry in page {
+            let id = || entry.record.compute_id.clone();
+            if needs_a_pass(&entry) {
+                found.needy.push((id(), Priority::Drift));
+            } else if let Some(timeout) = timeout(&entry) {
+                found.resting.push((id(), timeout));
+            }
+        }
+        found
     }
 }
 
 fn needs_a_pass(entry: &Entry) -> bool {
-    let intent = Intent { generation: entry.record.generation, spec_hash: entry.record.spec_hash.clone() };
-    plan(&intent, entry.observed.as_deref()) != Plan::Rest
+    !step(entry.record.policy, &entry.intent(), entry.observed.as_deref()).rests()
 }

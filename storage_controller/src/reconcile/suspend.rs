@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pgfleet_api::policy::Mode;
 use pgfleet_api::{ComputeId, ErrorCode};
 use pgfleet_domain::reconcile::{Intent, Plan, plan};
 use pgfleet_domain::suspend::{self, Step};
@@ -16,7 +17,8 @@ use crate::observe::{Call, Entry};
 /// How long a compute may be idle, if it may be suspended at all and runs as far as is known.
 pub(super) fn timeout(entry: &Entry) -> Option<Duration> {
     let runs = entry.observed.as_ref().is_some_and(|seen| seen.state == pgfleet_api::agent::ComputeState::Running);
-    suspend::timeout(entry.record.policy, entry.record.suspend_timeout_s).filter(|_| runs)
+    let active = entry.record.policy.mode == Mode::Active;
+    suspend::timeout(entry.record.policy, entry.record.suspend_timeout_s).filter(|_| runs && active)
 }
 
 /// Looks at a compute that nothing else is to be done about.
@@ -26,14 +28,17 @@ pub(super) async fn look(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     let probed = match bench.agents.probe(&record.agent_url).await {
         Ok(probed) => probed,
         Err(error) => {
-            // Whoever cannot be reached is not suspended. The sweep goes on asking and wakes us when it is back.
-            bench.snapshot.failed(id, Call::Probe, &error.to_string());
-            return Next::Rest;
+            // Whoever cannot be reached is not suspended. The prober goes on asking and wakes us when it is back.
+            return match failed(bench, id, entry, Call::Probe, &error) {
+                Next::Silent => Next::Silent,
+                _ => Next::Rest,
+            };
         }
     };
     let intent = Intent { generation: record.generation, spec_hash: record.spec_hash.clone() };
     let rests = plan(&intent, Some(&probed.observed)) == Plan::Rest;
     let step = suspend::decide(timeout, probed.observed.state, probed.activity.as_ref());
+    bench.presence.answered(entry, &probed.observed);
     bench.snapshot.observed(id, Call::Probe, probed.observed);
     match step {
         _ if !rests => Next::Waiting,

@@ -294,6 +294,7 @@ async fn look_up(
 fn view(leading: &Leading, entry: &Entry) -> ComputeView {
     let mut view = entry.view();
     leading.quarantine.show(&mut view);
+    leading.presence.show(&mut view);
     view
 }
 

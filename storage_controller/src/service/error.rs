@@ -1,6 +1,7 @@
 //! Why a use case was not carried out.
 
 use pgfleet_api::controller::{LeaderRef, Role};
+use pgfleet_api::policy::Mode;
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use pgfleet_domain::spec::SpecError;
 use pgfleet_persistence::{DbError, WriteError};
@@ -40,6 +41,22 @@ pub enum ServiceError {
     /// The compute has no spec.
     #[error("compute {0} has no spec yet")]
     NoSpec(ComputeId),
+    /// Its policy holds back what was asked for.
+    #[error("the policy of compute {compute_id} is {}: set it to active first", .mode.as_str())]
+    HeldByPolicy {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// Its mode.
+        mode: Mode,
+    },
+    /// What is asked for was pruned.
+    #[error(
+        "changes up to {oldest} are not kept any more: watch from {oldest} on, and read the computes for what was before"
+    )]
+    CursorPruned {
+        /// The oldest cursor that is good.
+        oldest: i64,
+    },
     /// A rule refuses a field.
     #[error("{}", .0.msg)]
     Rule(#[from] SpecError),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use pgfleet_api::ComputeId;
 use pgfleet_api::compute::{HistoryPage, HistoryQuery};
+use pgfleet_persistence::{JournalKind, Wanted};
 
 use super::compute::{MAX_PAGE, PAGE, rule};
 use super::watching::event;
@@ -22,13 +23,25 @@ impl Desk {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(rule("limit", "limit is 1 to 1000"));
         }
-        let before = query.cursor.unwrap_or(i64::MAX);
+        let kind = match query.kind.as_deref() {
+            None => None,
+            Some("action") => Some(JournalKind::Action),
+            Some("transition") => Some(JournalKind::Transition),
+            Some(_) => return Err(rule("kind", "kind is action or transition")),
+        };
+        let wanted = Wanted {
+            before: query.cursor.unwrap_or(i64::MAX),
+            since: query.since,
+            until: query.until,
+            kind,
+            // One more than asked for tells whether there is a next page.
+            limit: i64::from(limit) + 1,
+        };
         let begun = Instant::now();
-        // One more than asked for tells whether there is a next page.
-        let lines = self.database.history_before(&id, before, i64::from(limit) + 1).await;
+        let lines = self.database.history_page(&id, &wanted).await;
         self.metrics.took(Operation::Read, begun.elapsed());
         let mut lines = lines.map_err(|error| self.read_failed(error))?;
-        if lines.is_empty() && query.cursor.is_none() && leading.snapshot.get(&id).is_none() {
+        if lines.is_empty() && wanted.is_everything() && leading.snapshot.get(&id).is_none() {
             return Err(ServiceError::UnknownCompute(id));
         }
         let more = lines.len() > limit as usize;

@@ -4,14 +4,17 @@
 //! chair. Invariants: nothing is executed unless this member leads; an accepted spec is in the database; nobody waits for
 //! convergence here but [`Desk::wait`].
 
+mod act;
 mod apply;
 mod compute;
 mod controller;
 mod dry_run;
 mod error;
+mod explain;
 mod history;
 mod metrics;
 mod pull;
+mod report;
 mod rules;
 mod watching;
 
@@ -31,8 +34,8 @@ pub use watching::Watching;
 
 use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
-use crate::observe::Snapshot;
-use crate::reconcile::{Preview, Quarantine, Waker};
+use crate::observe::{Hints, Presence, Snapshot};
+use crate::reconcile::{Outlook, Preview, Quarantine, Waker};
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -52,6 +55,12 @@ pub struct Leading {
     pub committed: watch::Receiver<i64>,
     /// Computes that panicked.
     pub quarantine: Quarantine,
+    /// What the engine is about to do.
+    pub outlook: Outlook,
+    /// Who answers.
+    pub presence: Presence,
+    /// Whom the prober asks sooner: what agents report goes here.
+    pub hints: Hints,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.
@@ -109,6 +118,16 @@ impl Desk {
             .leading()
             .filter(|leading| may_act && standing.term == Some(leading.term))
             .ok_or_else(|| not_leading(standing))
+    }
+
+    /// Whether what is read here now is as new as every write that was acknowledged before: asks the database once, together
+    /// with whoever else reads.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotLeading`]: nothing was read.
+    pub async fn confirmed(&self) -> Result<(), ServiceError> {
+        let term = self.leading()?.term;
+        if self.leadership.confirm(term).await { Ok(()) } else { Err(self.not_leading()) }
     }
 
     /// What a member says that does not lead: what it is, and who leads.

@@ -9,7 +9,7 @@ use pgfleet_persistence::{Database, JournalEntry};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Desk, ServiceError};
+use super::{Desk, Operation, ServiceError};
 use crate::leadership::Handle;
 
 /// Lines that are read and kept at a time.
@@ -35,11 +35,20 @@ impl Desk {
     /// Begins to watch after a change; without one, from now on.
     ///
     /// # Errors
-    /// [`ServiceError::NotLeading`].
-    pub fn watch(&self, from: Option<i64>) -> Result<Watching, ServiceError> {
+    /// [`ServiceError::NotLeading`]; [`ServiceError::CursorPruned`] where something after it is not kept any more.
+    pub async fn watch(&self, from: Option<i64>) -> Result<Watching, ServiceError> {
         let leading = self.leading()?;
         let committed = leading.committed.clone();
         let now = *committed.borrow();
+        if let Some(from) = from {
+            let begun = std::time::Instant::now();
+            let pruned = self.database.pruned().await;
+            self.metrics.took(Operation::Read, begun.elapsed());
+            let oldest = pruned.map_err(|error| self.read_failed(error))?.journal;
+            if from < oldest {
+                return Err(ServiceError::CursorPruned { oldest });
+            }
+        }
         Ok(Watching {
             chair: self.leadership.clone(),
             database: self.database.clone(),
@@ -78,6 +87,12 @@ impl Watching {
         }
     }
 
+    /// Whether lines that this watcher has not read may be gone.
+    async fn is_pruned(&self) -> bool {
+        // A read that fails says nothing; the next one tells.
+        self.database.pruned().await.is_ok_and(|pruned| pruned.journal > self.cursor)
+    }
+
     async fn read(&mut self) -> Option<Vec<WatchEvent>> {
         let mut pause = self.read_at.map_or(Duration::ZERO, |at| PACE.saturating_sub(at.elapsed()));
         loop {
@@ -86,6 +101,9 @@ impl Watching {
                 () = self.chair.left(self.term) => return None,
             }
             match self.database.journal_after(self.cursor, BATCH).await {
+                // Asked after the lines: what was pruned before they were read is told by it. The client asks again from where
+                // it is, and hears why.
+                Ok(_) if self.is_pruned().await => return None,
                 Ok(lines) => {
                     self.read_at = Some(Instant::now());
                     self.cursor = lines.last().map_or(self.cursor, |line| line.change_seq);

@@ -1,5 +1,5 @@
-//! A leader that lives behind a closed port has sessions in the database, so it is not taken for dead: only its lease decides.
-//! Whoever leads, nothing is answered that is older than what was acknowledged.
+//! A leader that lives behind a closed port is taken for dead and replaced while its lease runs. It cannot reach the database
+//! either, so it does not know; it answers nothing that is older than what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,21 +31,33 @@ async fn put(fleet: &Fleet, url: &str, path: &str, body: String) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_behind_a_closed_port_answers_nothing_old() {
     let Some(fleet) = Fleet::start("a_leader_behind_a_closed_port_answers_nothing_old").await else { return };
-    let mut cast = Cast::new(&fleet, false).await;
+    answers_nothing_old(&fleet, Mode::HalfOpen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_behind_a_closed_port_and_without_sessions_answers_nothing_old() {
+    let name = "a_leader_behind_a_closed_port_and_without_sessions_answers_nothing_old";
+    let Some(fleet) = Fleet::start(name).await else { return };
+    answers_nothing_old(&fleet, Mode::Cut).await;
+}
+
+/// The leader's link to the database is in this mode when its port closes.
+async fn answers_nothing_old(fleet: &Fleet, database: Mode) {
+    let mut cast = Cast::new(fleet, false).await;
     let (a, b) = (cast.members[0].url.clone(), cast.members[1].url.clone());
-    cast.launch(&fleet, 0, Life::default());
+    cast.launch(fleet, 0, Life::default());
     wait_until("a leads", PATIENCE, async || role(&a).await == Some(Role::Leader)).await;
-    cast.launch(&fleet, 1, Life::default());
+    cast.launch(fleet, 1, Life::default());
     wait_until("b follows", PATIENCE, async || role(&b).await == Some(Role::Candidate)).await;
     let agent_url = "http://127.0.0.1:1".to_owned();
     let body = RegisterCompute { agent_url, labels: BTreeMap::new(), spec: Some(marked("old")) };
-    let body = serde_json::to_string(&body).unwrap();
-    assert!(put(&fleet, &a, "one", body).await.status < 300);
+    let body = serde_json::json!(body).to_string();
+    assert!(put(fleet, &a, "one", body).await.status < 300);
 
-    cast.members[0].links.database.set(Mode::HalfOpen);
+    cast.members[0].links.database.set(database);
     cast.members[0].links.incoming.set(Mode::Cut);
     wait_until("b leads", PATIENCE, async || role(&b).await == Some(Role::Leader)).await;
-    let told = put(&fleet, &b, "one/spec", marked("new").to_string()).await;
+    let told = put(fleet, &b, "one/spec", marked("new").to_string()).await;
     assert_eq!(told.status, 202, "{}", told.body);
     let token = fleet.keys().scope(Scope::Viewer);
     stays("a answers nothing old", UNTIL_IT_KNOWS, async || {

@@ -23,10 +23,15 @@ pub struct ControllerOptions<'f> {
     name: String,
     command: Command,
     private_key: PathBuf,
+    /// Times that are not the product's defaults.
+    times: Option<Times>,
+    listen: String,
+}
+
+struct Times {
     lease: String,
     renew: String,
     probe_interval: String,
-    listen: String,
 }
 
 impl<'f> ControllerOptions<'f> {
@@ -37,9 +42,9 @@ impl<'f> ControllerOptions<'f> {
         command.arg("--port-file").arg(fleet.dir().join("run").join(format!("{name}.json")));
         let (lease, renew) = (format!("{}ms", LEASE.as_millis()), "200ms".to_owned());
         let private_key = fleet.keys().controller_key.clone();
-        let probe_interval = "500ms".to_owned();
+        let times = Some(Times { lease, renew, probe_interval: "500ms".to_owned() });
         let listen = "127.0.0.1:0".to_owned();
-        Self { fleet, name: name.to_owned(), command, private_key, lease, renew, probe_interval, listen }
+        Self { fleet, name: name.to_owned(), command, private_key, times, listen }
     }
 
     /// With further arguments.
@@ -56,7 +61,15 @@ impl<'f> ControllerOptions<'f> {
 
     /// With another lease than the short one.
     pub fn lease(mut self, lease: &str, renew: &str) -> Self {
-        (self.lease, self.renew) = (lease.to_owned(), renew.to_owned());
+        if let Some(times) = &mut self.times {
+            (times.lease, times.renew) = (lease.to_owned(), renew.to_owned());
+        }
+        self
+    }
+
+    /// With the lease and the pace of probes that the product is shipped with: for measuring.
+    pub fn as_shipped(mut self) -> Self {
+        self.times = None;
         self
     }
 
@@ -74,7 +87,9 @@ impl<'f> ControllerOptions<'f> {
 
     /// Asks every agent for its status this often.
     pub fn probe_interval(mut self, interval: &str) -> Self {
-        self.probe_interval = interval.to_owned();
+        if let Some(times) = &mut self.times {
+            times.probe_interval = interval.to_owned();
+        }
         self
     }
 
@@ -109,8 +124,10 @@ impl<'f> ControllerOptions<'f> {
     pub fn launch(mut self) -> Process {
         self.command.arg("--jwt-private-key").arg(&self.private_key);
         self.command.args(["--listen", &self.listen]);
-        self.command.args(["--lease", &self.lease, "--lease-renew", &self.renew]);
-        self.command.args(["--probe-interval", &self.probe_interval]);
+        if let Some(times) = &self.times {
+            self.command.args(["--lease", &times.lease, "--lease-renew", &times.renew]);
+            self.command.args(["--probe-interval", &times.probe_interval]);
+        }
         let log = self.fleet.dir().join("logs").join(format!("{}.log", self.name));
         Process::start(&self.name, self.command, &log)
     }

@@ -262,7 +262,7 @@ pub(crate) fn clean_command(program: &Path, dir: &Path) -> Command {
 }
 
 /// Reads a port file once it is there and written by this process.
-pub(crate) async fn wait_port_file(
+pub async fn wait_port_file(
     process: &crate::process::Process,
     path: &Path,
     limit: Duration,

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The packages of the product, each with one program of the same name, and the next releases of the controller.
-const PACKAGES: [&str; 4] = ["storage_controller", "compute_ctl", "pgfleet", "pgfleet-next-release"];
+/// The packages of the product, each with one program of the same name, the next releases of the controller, and the
+/// simulator of agents.
+const PACKAGES: [&str; 5] =
+    ["storage_controller", "compute_ctl", "pgfleet", "pgfleet-next-release", "pgfleet-fleet-sim"];
 
 /// A controller that knows one migration more than this one. Only tests build it.
 pub const NEXT: &str = "storage_controller_next";

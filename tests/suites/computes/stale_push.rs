@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pgfleet_api::agent::ConfigureRequest;
 use pgfleet_api::controller::Role;
-use pgfleet_api::{ErrorCode, Fence, FenceMark, Generation, Term};
+use pgfleet_api::{ErrorCode, Fence, FenceMark, Generation, SpecText, Term};
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
 use pgfleet_clients::token::{Grant, Source};
 use pgfleet_harness::fleet::Fleet;
@@ -126,8 +125,7 @@ async fn stale_fences_are_told_the_highest() {
     let tokens = Source::Fixed(fleet.keys().token(&Grant::agent_admin()));
     let agents = AgentClient::new(tokens, AgentTimeouts::default()).unwrap();
     for (fence, mark, status, code) in rows {
-        let body = ConfigureRequest { spec: marked(mark), fence: Some(fence), compute_ctl_config: None };
-        let error = agents.configure(agent.url(), &body).await.unwrap_err();
+        let error = agents.configure(agent.url(), &SpecText::from(marked(mark)), &fence).await.unwrap_err();
         let refusal = error.refusal().unwrap_or_else(|| panic!("{code:?}: {error:?}"));
         assert_eq!(refusal.code, code, "{error}");
         assert!(error.to_string().contains(&status.to_string()), "{error}");
@@ -136,9 +134,8 @@ async fn stale_fences_are_told_the_highest() {
         }
     }
     // The same again is nothing new.
-    let body = ConfigureRequest { spec: marked("two"), fence: Some(fence(2, 2, "two")), compute_ctl_config: None };
     let seq = agent.status().await.unwrap().status_seq;
-    let status = agents.configure(agent.url(), &body).await.unwrap();
+    let status = agents.configure(agent.url(), &SpecText::from(marked("two")), &fence(2, 2, "two")).await.unwrap();
     assert_eq!((status.generation, status.status_seq), (Some(Generation(2)), seq));
     agent.runs(Generation(2)).await;
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{applied, register};
 
-const WHEN_IDLE: PutPolicy = PutPolicy { suspend: Some(SuspendPolicy::WhenIdle) };
+const WHEN_IDLE: PutPolicy = PutPolicy { suspend: Some(SuspendPolicy::WhenIdle), mode: None };
 
 fn suspendable(seconds: i64) -> Value {
     let mut spec = orders();

@@ -8,7 +8,7 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 19] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 23] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
@@ -20,6 +20,11 @@ const CONTROLLER: [(&str, &str, &[Scope]); 19] = {
         ("GET", "/control/v1/compute/c1/spec", READERS),
         ("GET", "/control/v1/compute/c1/wait?timeout_s=0", READERS),
         ("GET", "/control/v1/compute/c1/history", READERS),
+        ("GET", "/control/v1/compute/c1/explain", READERS),
+        ("POST", "/control/v1/compute/c1/terminate", WRITERS),
+        ("POST", "/control/v1/compute/c1/refresh", WRITERS),
+        // A token of scope compute is good for its own compute only, and the one here is bound to none.
+        ("POST", "/control/v1/compute/c1/report", WRITERS),
         ("PUT", "/control/v1/compute/c1", WRITERS),
         ("PUT", "/control/v1/compute/c1/spec", WRITERS),
         ("PUT", "/control/v1/compute/c1/policy", WRITERS),

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use pgfleet_api::agent::{AgentStatus, ConfigureRequest};
+use pgfleet_api::agent::AgentStatus;
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::{ComputeView, RegisterCompute, WaitOutcome};
 use pgfleet_api::controller::Role;
-use pgfleet_api::{ErrorCode, Fence, Generation, Term};
+use pgfleet_api::{ErrorCode, Fence, Generation, SpecText, Term};
 use pgfleet_clients::agent::{AgentClient, AgentTimeouts};
 use pgfleet_clients::controller::ControllerClient;
 use pgfleet_clients::token::{Grant, Source};
@@ -330,7 +330,6 @@ async fn speak_to(fleet: &Fleet, agent: &Agent, term: Term) {
     let fence = Fence { cluster_id, compute_id: agent.id.clone(), term, generation, spec_hash };
     let tokens = Source::Fixed(fleet.keys().token(&Grant::agent_admin()));
     let agents = AgentClient::new(tokens, AgentTimeouts::default()).unwrap();
-    let body = ConfigureRequest { spec: marked("one"), fence: Some(fence), compute_ctl_config: None };
-    agents.configure(agent.url(), &body).await.unwrap();
+    agents.configure(agent.url(), &SpecText::from(marked("one")), &fence).await.unwrap();
     agent.shows("the agent has the term", PATIENCE, |status| status.term == Some(term)).await;
 }

@@ -109,7 +109,7 @@ impl Answer {
 }
 
 /// What one attempt came to, when it is no success.
-enum Setback {
+pub(super) enum Setback {
     /// Over: nobody else would answer otherwise.
     Final(ControllerError),
     /// Not executed here; perhaps by the leader it names. `refused`: nobody listens there at all.
@@ -227,8 +227,10 @@ impl ControllerClient {
         if let Some(generation) = ask.if_match {
             request = request.header(IF_MATCH, format!("\"{generation}\""));
         }
-        if let Some(reason) = &ask.reason {
-            request = request.header(headers::REASON, reason);
+        let reason = ask.reason.as_deref().or(self.reason.as_deref());
+        if let Some(reason) = reason.filter(|_| ask.method != Method::GET) {
+            // Bytes: a reason is UTF-8, and a header's text only ASCII.
+            request = request.header(headers::REASON, reason.as_bytes());
         }
         let request = authorize(request.timeout(patience.min(left)), &self.tokens, &Grant::of(Scope::Admin))
             .map_err(|error| Setback::Final(error.into()))?;
@@ -255,7 +257,7 @@ impl ControllerClient {
 }
 
 /// An attempt without an answer.
-fn broken(endpoint: &str, ask: &Ask, failure: Failure) -> Setback {
+pub(super) fn broken(endpoint: &str, ask: &Ask, failure: Failure) -> Setback {
     if failure.is_unexecuted() || ask.resend == Resend::Always {
         let refused = failure == Failure::Refused;
         return Setback::GoOn { reason: failure.as_str().to_owned(), leader: None, refused };
@@ -265,7 +267,7 @@ fn broken(endpoint: &str, ask: &Ask, failure: Failure) -> Setback {
 }
 
 /// An answer that is no success.
-fn judge(endpoint: &str, ask: &Ask, status: u16, body: Option<ErrorBody>, not_executed: bool) -> Setback {
+pub(super) fn judge(endpoint: &str, ask: &Ask, status: u16, body: Option<ErrorBody>, not_executed: bool) -> Setback {
     let endpoint = endpoint.to_owned();
     let code = body.as_ref().map(|body| body.code);
     let msg = |body: Option<ErrorBody>| body.map_or_else(|| format!("HTTP {status}"), |body| body.msg);

@@ -13,6 +13,7 @@ mod hash;
 mod ignored;
 mod limits;
 mod rules;
+mod settings;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod tests;
 pub use hash::{sha256_hex, spec_hash};
 pub use limits::MAX_DEPTH;
 pub use rules::MAX_NAME_BYTES;
+pub use settings::{Setting, SettingError, collect, read_conf};
 pub use storage::{StorageKind, setting};
 
 use pgfleet_api::spec::ComputeSpec;

@@ -9,6 +9,7 @@ use std::future::Future;
 
 use chrono::{DateTime, Utc};
 use pgfleet_api::compute::Observed;
+use pgfleet_api::policy::Policy;
 use pgfleet_api::{ComputeId, Generation, Term};
 use serde_json::{Value, json};
 use tokio_postgres::types::ToSql;
@@ -131,7 +132,7 @@ impl Wire {
     pub(super) async fn begin(&self, items: &[Item], term: &LeaderTerm) -> Result<Option<Found>, DbError> {
         let ids: Vec<&str> = items.iter().filter_map(|item| item.change.compute_id()).map(ComputeId::as_str).collect();
         let keeping = ids_of(items, |change| {
-            matches!(change, Change::Register { spec: None, .. } | Change::SetPolicy { .. } | Change::Lift { .. })
+            matches!(change, Change::Register { spec: None, .. } | Change::Lift { .. }) || changes_policy(change)
         });
         let reported = ids_of(items, |change| matches!(change, Change::Observed { .. }));
         let (number, instance) = (term.term().get(), term.instance_id().0);
@@ -334,7 +335,7 @@ impl Rows {
                 c.seqs.push(seq);
                 c.created.push(record.created_at);
                 c.deleted.push(false);
-                let sets = matches!(item.change, Change::SetPolicy { .. });
+                let sets = changes_policy(&item.change);
                 c.policies.push(sets.then(|| text_of(&record.policy)).transpose()?);
             }
             Write::Tombstone { compute_id, agent_url, generation, created_at } => {
@@ -389,6 +390,11 @@ impl Rows {
     }
 }
 
+/// Whether a change keeps the spec and may change the policy.
+fn changes_policy(change: &Change) -> bool {
+    matches!(change, Change::SetPolicy { .. } | Change::Act { .. } | Change::Acted { .. } | Change::Lift { .. })
+}
+
 /// What the journal keeps of somebody's wish.
 fn action(change: &Change, write: &Write) -> Option<Value> {
     match (change, write) {
@@ -403,7 +409,15 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
             Some(json!({"op": "put_spec", "generation": record.generation, "spec_hash": record.spec_hash}))
         }
         (Change::SetPolicy { .. }, Write::Compute(record)) => {
-            Some(json!({"op": "put_policy", "policy": record.policy}))
+            let Policy { suspend, mode, .. } = record.policy;
+            Some(json!({"op": "put_policy", "policy": {"suspend": suspend, "mode": mode}}))
+        }
+        (Change::Act { action, .. }, Write::Compute(record)) => {
+            let op = action.map_or("refresh", |(action, _)| action.as_str());
+            Some(json!({"op": op, "mode": action.map(|(_, mode)| mode), "generation": record.generation}))
+        }
+        (Change::Acted { .. }, Write::Compute(record)) => {
+            Some(json!({"op": "terminated", "generation": record.generation}))
         }
         (Change::Lift { seen, above, agent_hash, .. }, Write::Compute(record)) => Some(json!({
             "op": "lift",
@@ -413,7 +427,7 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
             "generation": record.generation,
             "spec_hash": record.spec_hash,
         })),
-        (Change::Delete { .. }, Write::Tombstone { generation, .. }) => {
+        (Change::Delete { .. } | Change::Acted { .. }, Write::Tombstone { generation, .. }) => {
             Some(json!({"op": "delete", "generation": generation}))
         }
         _ => None,

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::PutPolicy;
+use pgfleet_api::policy::{ActionKind, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash, SpecText};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::Hook;
 use crate::database::Database;
@@ -111,6 +113,22 @@ pub enum Change {
         /// The fields that change.
         policy: PutPolicy,
     },
+    /// An intent with the content that is there: a generation of its own, by which its agent applies the spec again or, with
+    /// an action, is asked for that. Nothing for a compute without a spec, or one that its policy holds back.
+    Act {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// What is to be done once beside, and how PostgreSQL is stopped.
+        action: Option<(ActionKind, TerminateMode)>,
+    },
+    /// The pending action of this generation is done: forgets the action, or the compute if that was wanted. Nothing if
+    /// another generation has taken its place.
+    Acted {
+        /// Which compute.
+        compute_id: ComputeId,
+        /// The action's.
+        generation: Generation,
+    },
     /// Passes over a generation that an agent has and the database lacks, because it has lost it: the same content under
     /// the next generation above the agent's. Nothing if the compute is at another generation than `seen` by now.
     Lift {
@@ -147,6 +165,8 @@ impl Change {
             Self::Register { compute_id, .. }
             | Self::PutSpec { compute_id, .. }
             | Self::SetPolicy { compute_id, .. }
+            | Self::Act { compute_id, .. }
+            | Self::Acted { compute_id, .. }
             | Self::Lift { compute_id, .. }
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
@@ -159,6 +179,8 @@ impl Change {
             Self::Register { spec, .. } => spec.as_ref(),
             Self::PutSpec { spec, .. } => Some(spec),
             Self::SetPolicy { .. }
+            | Self::Act { .. }
+            | Self::Acted { .. }
             | Self::Lift { .. }
             | Self::Delete { .. }
             | Self::Observed { .. }
@@ -180,11 +202,11 @@ pub struct Committed {
     pub changed: bool,
     /// The number of this change or, if nothing was written, of the last change before it.
     pub change_seq: i64,
-    /// After `Register`, `PutSpec`, `SetPolicy` and a `Lift` that changed something: the whole row as it is in the database.
+    /// After `Register`, `PutSpec`, `SetPolicy`, and an `Act`, `Acted` or `Lift` that changed something: the whole row as it is in the database.
     pub record: Option<ComputeRecord>,
     /// After `Observed`: what is in the database, which is an older report's successor or the newer one found there.
     pub observed: Option<Observed>,
-    /// After `Delete`: forget it.
+    /// After `Delete`, and an `Acted` that ended in it: forget it.
     pub deleted: bool,
 }
 
@@ -228,6 +250,20 @@ pub enum WriteError {
 /// caller got `OutcomeUnknown` when it later turns out to be committed. It must be quick.
 pub type CommitHook = Arc<dyn Fn(&Committed) + Send + Sync>;
 
+/// One batch that was carried out, or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Changes in it.
+    pub changes: usize,
+    /// How long the oldest of them had waited for its turn.
+    pub waited: Duration,
+    /// How long it took, its retries included.
+    pub took: Duration,
+}
+
+/// Called after every batch, once its callers have their answers.
+pub type BatchHook = Arc<dyn Fn(Batch) + Send + Sync>;
+
 /// What the writer calls.
 #[derive(Clone, Default)]
 pub struct WriterHooks {
@@ -235,6 +271,8 @@ pub struct WriterHooks {
     pub in_write_tx: Option<Hook>,
     /// Where memory is kept in step.
     pub on_commit: Option<CommitHook>,
+    /// Where batches are counted.
+    pub on_batch: Option<BatchHook>,
 }
 
 impl std::fmt::Debug for WriterHooks {
@@ -242,6 +280,7 @@ impl std::fmt::Debug for WriterHooks {
         f.debug_struct("WriterHooks")
             .field("in_write_tx", &self.in_write_tx.is_some())
             .field("on_commit", &self.on_commit.is_some())
+            .field("on_batch", &self.on_batch.is_some())
             .finish()
     }
 }
@@ -300,8 +339,8 @@ impl Position {
 /// The handle of the writer; clone it freely.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    /// What goes together, so that it is taken together.
-    queue: mpsc::Sender<Vec<Item>>,
+    /// What goes together, so that it is taken together, and since when it waits.
+    queue: mpsc::Sender<(Instant, Vec<Item>)>,
     room: Arc<Semaphore>,
     closing: Arc<AtomicBool>,
     position: Arc<Position>,
@@ -380,7 +419,7 @@ impl Writer {
             answered.push(answer);
         }
         // A permit is a place in the queue, so the only failure is a queue that was closed.
-        if !items.is_empty() && self.queue.try_send(items).is_err() {
+        if !items.is_empty() && self.queue.try_send((Instant::now(), items)).is_err() {
             return refused();
         }
         let mut answers = Vec::with_capacity(count);

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::{Policy, PutPolicy};
+use pgfleet_api::policy::{ActionKind, Mode, PendingAction, Policy, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ pub(super) struct Before {
     pub(super) agent_url: String,
     pub(super) labels: Labels,
     pub(super) generation: Generation,
-    /// Read only for a change that keeps the spec: a `Register` without one, a `SetPolicy`, a `Lift`.
+    /// Read only for a change that keeps the spec: a `Register` without one, a `SetPolicy`, `Act`, `Acted`, `Lift`.
     pub(super) suspend_timeout_s: Option<i64>,
     pub(super) spec_hash: Option<SpecHash>,
     pub(super) policy: Policy,
@@ -83,20 +84,21 @@ pub(super) fn plan(
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(set_policy(compute_id, *policy, row, stamp))
         }
+        Change::Act { compute_id, action } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(act(compute_id, *action, row, stamp))
+        }
+        Change::Acted { compute_id, generation } => {
+            let row = live.ok_or(WriteError::UnknownCompute)?;
+            Ok(acted(compute_id, *generation, row, stamp))
+        }
         Change::Lift { compute_id, seen, above, .. } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(lift(compute_id, *seen, *above, row, stamp))
         }
         Change::Delete { compute_id } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
-            let write = Write::Tombstone {
-                compute_id: compute_id.clone(),
-                agent_url: row.agent_url.clone(),
-                generation: row.generation,
-                created_at: row.created_at,
-            };
-            let answer = Committed { deleted: true, spec_hash: None, ..about(compute_id, row, stamp.last + 1) };
-            Ok(Planned { answer, write: Some(write) })
+            Ok(delete(compute_id, row, stamp))
         }
         Change::Observed { compute_id, observed } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
@@ -163,23 +165,63 @@ fn register(
     }
 }
 
+fn delete(compute_id: &ComputeId, row: &Before, stamp: Stamp) -> Planned {
+    let write = Write::Tombstone {
+        compute_id: compute_id.clone(),
+        agent_url: row.agent_url.clone(),
+        generation: row.generation,
+        created_at: row.created_at,
+    };
+    let answer = Committed { deleted: true, spec_hash: None, ..about(compute_id, row, stamp.last + 1) };
+    Planned { answer, write: Some(write) }
+}
+
 fn lift(compute_id: &ComputeId, seen: Generation, above: Generation, row: &Before, stamp: Stamp) -> Planned {
     if row.generation != seen || above < seen || row.spec_hash.is_none() {
-        return Planned { answer: Committed { changed: false, ..about(compute_id, row, stamp.last) }, write: None };
+        return nothing(compute_id, row, stamp);
     }
+    // An action that was still wanted is wanted under the new generation.
+    let pending = row.policy.wanted(row.generation).map(|action| PendingAction { generation: above.next(), ..action });
+    renewed(compute_id, above.next(), Policy { pending, ..row.policy }, row, stamp)
+}
+
+fn act(compute_id: &ComputeId, action: Option<(ActionKind, TerminateMode)>, row: &Before, stamp: Stamp) -> Planned {
+    if row.spec_hash.is_none() || row.policy.mode != Mode::Active {
+        return nothing(compute_id, row, stamp);
+    }
+    let generation = row.generation.next();
+    let pending = action.map(|(action, mode)| PendingAction { action, mode, generation });
+    renewed(compute_id, generation, Policy { pending, ..row.policy }, row, stamp)
+}
+
+fn acted(compute_id: &ComputeId, generation: Generation, row: &Before, stamp: Stamp) -> Planned {
+    match row.policy.wanted(row.generation).filter(|pending| pending.generation == generation) {
+        Some(PendingAction { action: ActionKind::Delete, .. }) => delete(compute_id, row, stamp),
+        Some(PendingAction { action: ActionKind::Terminate, .. }) => {
+            renewed(compute_id, generation, Policy { pending: None, ..row.policy }, row, stamp)
+        }
+        None => nothing(compute_id, row, stamp),
+    }
+}
+
+fn nothing(compute_id: &ComputeId, row: &Before, stamp: Stamp) -> Planned {
+    Planned { answer: Committed { changed: false, ..about(compute_id, row, stamp.last) }, write: None }
+}
+
+/// The same content under this generation and policy.
+fn renewed(compute_id: &ComputeId, generation: Generation, policy: Policy, row: &Before, stamp: Stamp) -> Planned {
     let record = ComputeRecord {
         compute_id: compute_id.clone(),
         agent_url: row.agent_url.clone(),
         labels: row.labels.clone(),
-        generation: above.next(),
-        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(row.policy)),
+        generation,
+        suspend_timeout_s: row.suspend_timeout_s.filter(|_| wants_timeout(policy)),
         spec_hash: row.spec_hash.clone(),
-        policy: row.policy,
+        policy,
         change_seq: stamp.last + 1,
         created_at: row.created_at,
         updated_at: stamp.now,
     };
-    let generation = record.generation;
     let answer = Committed { generation, record: Some(record.clone()), ..about(compute_id, row, stamp.last + 1) };
     Planned { answer, write: Some(Write::Compute(record)) }
 }

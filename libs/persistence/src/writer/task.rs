@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 
 use super::batch::{BEGIN, Rows, Wire};
 use super::plan::Planned;
-use super::{Committed, Item, Position, WriteError, WriterHooks};
+use super::{Batch, Committed, Item, Position, WriteError, WriterHooks};
 use crate::database::Database;
 use crate::error::{DbError, ErrorClass};
 use crate::follow::{Item as Above, above};
@@ -76,7 +76,9 @@ pub struct WriterTask {
     last: i64,
     /// The same for others to read.
     position: Arc<Position>,
-    items: mpsc::Receiver<Vec<Item>>,
+    items: mpsc::Receiver<(Instant, Vec<Item>)>,
+    /// Since when the oldest change waits that is taken and in no batch.
+    oldest: Option<Instant>,
     /// Taken from the queue, waiting for an earlier change of the same compute.
     later: VecDeque<Item>,
     wire: Option<Wire>,
@@ -95,10 +97,10 @@ impl WriterTask {
         term: Arc<LeaderTerm>,
         hooks: WriterHooks,
         position: Arc<Position>,
-        items: mpsc::Receiver<Vec<Item>>,
+        items: mpsc::Receiver<(Instant, Vec<Item>)>,
     ) -> Self {
         let last = position.last();
-        Self { db, term, hooks, last, position, items, later: VecDeque::new(), wire: None, doubt: None }
+        Self { db, term, hooks, last, position, items, oldest: None, later: VecDeque::new(), wire: None, doubt: None }
     }
 
     /// Writes until the token is cancelled or the leadership is found to be over. On cancel the batch in flight is
@@ -121,7 +123,10 @@ impl WriterTask {
                 size = batch.len(),
                 term = self.term.term().get()
             );
-            match self.write_all(batch, &token).instrument(span).await {
+            let counted = self.counted(&batch);
+            let written = self.write_all(batch, &token).instrument(span).await;
+            counted();
+            match written {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -136,7 +141,7 @@ impl WriterTask {
         for item in std::mem::take(&mut self.later) {
             item.answer(Err(WriteError::NotLeader));
         }
-        while let Some(items) = self.items.recv().await {
+        while let Some((_, items)) = self.items.recv().await {
             answer_all([items], &WriteError::NotLeader);
         }
         // The next leadership of this process need not dial.
@@ -144,6 +149,26 @@ impl WriterTask {
             self.db.leave_spare(wire);
         }
         end
+    }
+
+    /// Notes since when these wait.
+    fn taken(&mut self, (since, items): (Instant, Vec<Item>)) -> Vec<Item> {
+        self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
+        items
+    }
+
+    /// To be called when this batch is done with: tells of it.
+    fn counted(&mut self, batch: &[Item]) -> impl FnOnce() + use<> {
+        let (changes, began) = (batch.len(), Instant::now());
+        let waited = self.oldest.map(|since| began - since).unwrap_or_default();
+        // What was left over waits since then at the latest.
+        self.oldest = self.oldest.filter(|_| !self.later.is_empty());
+        let on_batch = self.hooks.on_batch.clone();
+        move || {
+            if let Some(on_batch) = on_batch {
+                on_batch(Batch { changes, waited, took: began.elapsed() });
+            }
+        }
     }
 
     /// Waits for the first change and takes with it what else has queued: at most one per compute, sorted.
@@ -158,13 +183,14 @@ impl WriterTask {
                 () = token.cancelled() => return None,
                 first = self.items.recv() => first?,
             };
-            waiting.extend(first);
+            waiting.extend(self.taken(first));
         }
         let mut batch: Vec<Item> = Vec::new();
         let (mut taken, mut bytes) = (HashSet::new(), 0);
         loop {
             if waiting.is_empty() {
-                waiting.extend(self.items.try_recv().unwrap_or_default());
+                let more = self.items.try_recv().ok();
+                waiting.extend(more.into_iter().flat_map(|more| self.taken(more)));
             }
             let Some(item) = waiting.pop_front() else { break };
             let full = !batch.is_empty() && (batch.len() >= BATCH_CHANGES || bytes + item.size() > BATCH_BYTES);

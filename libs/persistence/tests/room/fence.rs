@@ -87,7 +87,8 @@ async fn a_batch_that_is_open_when_a_claim_comes_is_committed_before_it() {
     };
     let (armed, reached, go) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()), Arc::new(Notify::new()));
     let hook = stop_once(&armed, &reached, &go);
-    let old = Leader::new(fleet.member().await, WriterHooks { in_write_tx: Some(hook), on_commit: None }).await;
+    let old =
+        Leader::new(fleet.member().await, WriterHooks { in_write_tx: Some(hook), ..WriterHooks::default() }).await;
     old.register("a").await;
     armed.store(true, Ordering::SeqCst);
     let writer = old.writer.clone();
@@ -116,7 +117,7 @@ async fn a_writer_that_freezes_in_its_transaction_does_not_stop_a_claim() {
     let hook = stop_once(&armed, &reached, &go);
     // Its lease is a second, so the server lets it idle in a transaction for a quarter of one.
     let member = Member::connect(&fleet.url, Duration::from_secs(1)).await;
-    let old = Leader::new(member, WriterHooks { in_write_tx: Some(hook), on_commit: None }).await;
+    let old = Leader::new(member, WriterHooks { in_write_tx: Some(hook), ..WriterHooks::default() }).await;
     old.register("a").await;
     armed.store(true, Ordering::SeqCst);
     let writer = old.writer.clone();

@@ -12,6 +12,7 @@ mod migrating;
 mod migrations;
 mod notices;
 mod outage;
+mod retention;
 mod specs;
 mod support;
 mod tls;

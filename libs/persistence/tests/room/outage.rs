@@ -108,7 +108,7 @@ async fn what_cannot_be_learnt_in_time_is_said_so_and_heard_of_later() {
         let heard = Arc::clone(&heard);
         Arc::new(move |committed: &Committed| heard.lock().unwrap().push(committed.clone()))
     };
-    let hooks = WriterHooks { in_write_tx: None, on_commit: Some(on_commit) };
+    let hooks = WriterHooks { on_commit: Some(on_commit), ..WriterHooks::default() };
     let leader = Leader::new(Member::connect(&wire.url, Duration::from_secs(1)).await, hooks).await;
     leader.register("a").await;
     wire.cut(CUT_AFTER, AWAY);

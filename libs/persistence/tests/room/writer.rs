@@ -123,7 +123,7 @@ async fn change_seq_grows_in_commit_order() {
         let heard = Arc::clone(&heard);
         Arc::new(move |committed: &Committed| heard.lock().unwrap().push(committed.clone()))
     };
-    let hooks = WriterHooks { in_write_tx: None, on_commit: Some(on_commit) };
+    let hooks = WriterHooks { on_commit: Some(on_commit), ..WriterHooks::default() };
     let leader = Leader::new(fleet.member().await, hooks).await;
     let mut callers = Vec::new();
     for caller in 0..20 {
@@ -390,7 +390,8 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
         return;
     };
     let leader = leader(&fleet).await;
-    let set = |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend) } };
+    let set =
+        |suspend| Change::SetPolicy { compute_id: id("a"), policy: PutPolicy { suspend: Some(suspend), mode: None } };
     let early = leader.writer.submit(set(SuspendPolicy::WhenIdle)).await;
     assert_eq!(early, Err(WriteError::UnknownCompute));
     leader.writer.submit(register("a", Some(spec('1')))).await.unwrap();
@@ -409,16 +410,19 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
     assert!(matches!(&news.items[..], [Item::Compute { record: seen, .. }] if *seen == record), "{news:?}");
     let lines = leader.member.db.history(&id("a"), 9).await.unwrap();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(lines[0].detail, json!({"op": "put_policy", "policy": {"suspend": "when_idle"}}));
+    assert_eq!(lines[0].detail, json!({"op": "put_policy", "policy": {"suspend": "when_idle", "mode": "active"}}));
     assert_eq!((lines[0].actor.as_str(), lines[0].reason.as_deref()), ("olga", Some("only used by day")));
 
     // What a later build keeps there survives a write of this one; what it cannot read does nothing.
     let client = fleet.client().await;
-    client.batch_execute("UPDATE computes SET policy = policy || '{\"mode\": \"pause\"}'").await.unwrap();
+    client.batch_execute("UPDATE computes SET policy = policy || '{\"later\": \"x\"}'").await.unwrap();
     let next = leader.writer.submit(put("a", '2')).await.unwrap();
     assert_eq!(next.record.unwrap().policy.suspend, SuspendPolicy::WhenIdle);
     leader.writer.submit(set(SuspendPolicy::Never)).await.unwrap();
-    assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({"suspend": "never", "mode": "pause"}));
+    assert_eq!(
+        value(&client, "SELECT policy FROM computes").await,
+        json!({"suspend": "never", "mode": "active", "pending": null, "later": "x"})
+    );
     client.batch_execute("UPDATE computes SET policy = '{\"suspend\": \"at_night\"}'").await.unwrap();
     assert_eq!(leader.member.db.load().await.unwrap().computes[0].policy.suspend, SuspendPolicy::Never);
     leader.writer.submit(put("a", '3')).await.unwrap();

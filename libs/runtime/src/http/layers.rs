@@ -4,10 +4,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
 use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode};
 use pgfleet_api::{ErrorCode, headers};
@@ -42,16 +42,22 @@ pub struct RequestId(pub String);
 /// Adds the fallbacks and layers that every server has.
 pub fn finish(router: Router, layers: Layers) -> Router {
     layers.tasks.register("http");
-    let timeout = layers.request_timeout;
-    let router = router
+    router
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(layers.body_limit_bytes))
-        .layer(Extension(BodyLimit(layers.body_limit_bytes)))
-        .layer(from_fn_with_state(timeout, limit_time))
-        .layer(from_fn_with_state(Arc::clone(&layers.tasks), catch_panic))
-        .layer(from_fn_with_state(Arc::clone(&layers.metrics), observe));
-    router.layer(from_fn(request_id))
+        .layer(from_fn_with_state(Arc::new(layers), around))
+}
+
+/// All that is around a request, in one layer: each layer of its own is cloned with all layers inside it for each request.
+async fn around(State(layers): State<Arc<Layers>>, mut request: Request, next: Next) -> Response {
+    let (id, span) = identify(&mut request);
+    request.extensions_mut().insert(BodyLimit(layers.body_limit_bytes));
+    let mut response = observe(&layers, request, next).instrument(span).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(headers::REQUEST_ID, id);
+    }
+    response
 }
 
 async fn unknown_route(request: Request) -> ApiError {
@@ -64,7 +70,8 @@ async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, msg)
 }
 
-async fn request_id(mut request: Request, next: Next) -> Response {
+/// Gives a request its id, or takes over the caller's. The header for the answer, and the span.
+fn identify(request: &mut Request) -> (Option<HeaderValue>, Span) {
     let given = request.headers().get(headers::REQUEST_ID).and_then(|value| value.to_str().ok());
     let id = given
         .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
@@ -76,11 +83,7 @@ async fn request_id(mut request: Request, next: Next) -> Response {
         request.headers_mut().insert(headers::REQUEST_ID, header);
     }
     request.extensions_mut().insert(RequestId(id));
-    let mut response = next.run(request).instrument(span).await;
-    if let Some(header) = header {
-        response.headers_mut().insert(headers::REQUEST_ID, header);
-    }
-    response
+    (header, span)
 }
 
 /// Gives the in-flight gauge back also when the client goes away in the middle.
@@ -92,15 +95,16 @@ impl Drop for InFlight {
     }
 }
 
-async fn observe(State(metrics): State<Arc<HttpMetrics>>, request: Request, next: Next) -> Response {
+async fn observe(layers: &Layers, request: Request, next: Next) -> Response {
+    let metrics = &layers.metrics;
     metrics.started();
-    let _in_flight = InFlight(Arc::clone(&metrics));
+    let _in_flight = InFlight(Arc::clone(metrics));
     let begun = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let span = span_of(&method, route, request.extensions().get());
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = catch_panic(layers, request, next).instrument(span.clone()).await;
     span.record("status", response.status().as_u16());
     metrics.answered(&method, route, response.status(), begun.elapsed());
     response
@@ -120,18 +124,18 @@ fn span_of(method: &http::Method, route: &str, id: Option<&RequestId>) -> Span {
     )
 }
 
-async fn catch_panic(State(tasks): State<Arc<TaskMetrics>>, request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+async fn catch_panic(layers: &Layers, request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(limit_time(layers.request_timeout, request, next)).catch_unwind().await {
         Ok(response) => response,
         Err(payload) => {
-            tasks.panicked("http");
+            layers.tasks.panicked("http");
             tracing::error!("a handler panicked: {}", panic_text(payload.as_ref()));
             ApiError::internal().into_response()
         }
     }
 }
 
-async fn limit_time(State(limit): State<Option<Duration>>, request: Request, next: Next) -> Response {
+async fn limit_time(limit: Option<Duration>, request: Request, next: Next) -> Response {
     let Some(limit) = limit else { return next.run(request).await };
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,

@@ -1,6 +1,16 @@
 //! Label values that are known when the process starts.
 
-use measured::label::{FixedCardinalitySet, LabelSet};
+use measured::CounterVec;
+use measured::label::{FixedCardinalitySet, LabelGroupSet, LabelSet};
+
+/// Makes every series of a counter visible with a zero. One that begins with its first event has no increase that an alert
+/// could see.
+pub fn show_zeros<L: LabelGroupSet + Default>(counter: &CounterVec<L>) {
+    let labels = L::default();
+    for label in 0..labels.cardinality().unwrap_or(0) {
+        counter.inc_by(labels.decode_dense(label), 0);
+    }
+}
 
 /// A fixed set of names; a name that is not in it counts as the last one, `other`.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use measured::MetricGroup;
 use measured::text::BufferedTextEncoder;
 
-pub use labels::FixedNames;
+pub use labels::{FixedNames, show_zeros};
 pub use process::ProcessMetrics;
 pub use requests::{HttpMetrics, Method, StatusClass};
 pub use tasks::TaskMetrics;

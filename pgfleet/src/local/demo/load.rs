@@ -52,6 +52,7 @@ impl Load {
                 max_pause: WRITER_LONGEST_PAUSE,
                 remember_leader: false,
                 on_call: Some(on_call),
+                roots: None,
             };
             let reader = Options { max_pause: READER_LONGEST_PAUSE, ..options.clone() };
             let reader = ControllerClient::new(order.clone(), tokens.clone(), reader)?;

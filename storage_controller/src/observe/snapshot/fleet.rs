@@ -12,6 +12,7 @@ use pgfleet_api::compute::Observed;
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::watch;
 
+use super::lagging::Laggers;
 use super::{Entry, Tally};
 
 /// Channels that may be there before those that nobody reads any more are looked for.
@@ -27,6 +28,8 @@ pub(super) struct Fleet {
     pub(super) tally: Tally,
     /// Whose spec is not in effect.
     pub(super) lagging: BTreeSet<ComputeId>,
+    /// Since when they lag.
+    pub(super) laggers: Laggers,
     /// Those that do not run, or were never reached.
     pub(super) odd: BTreeSet<ComputeId>,
     /// Observations that are not in the database yet.
@@ -85,6 +88,7 @@ impl Fleet {
             self.channels.remove(id);
             self.unsaved.remove(id);
             self.lagging.remove(id);
+            self.laggers.forget(id);
             self.odd.remove(id);
         }
     }
@@ -107,6 +111,7 @@ impl Fleet {
 
     fn count_in(&mut self, entry: &Entry) {
         self.tally.count(entry, 1);
+        self.laggers.note(entry);
         if is_lagging(entry) {
             self.lagging.insert(entry.record.compute_id.clone());
         }

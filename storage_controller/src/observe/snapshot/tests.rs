@@ -318,3 +318,55 @@ fn what_the_database_tells_replaces_what_is_known() {
     assert_eq!(snapshot.forget_trouble(next.as_ref(), 2), None);
     assert!(snapshot.get(&id(3)).unwrap().trouble.is_none());
 }
+
+/// Those that lag, as a walk over the map would find them.
+fn lagging(snapshot: &Snapshot) -> Vec<ComputeId> {
+    let filter = Filter { lagging: Some(true), ..Filter::default() };
+    snapshot.page(&filter, None, usize::MAX).0.iter().map(|entry| entry.record.compute_id.clone()).collect()
+}
+
+#[test]
+fn those_that_lag_are_known_without_a_walk() {
+    let at = |n, generation, change_seq, second| ComputeRecord {
+        updated_at: DateTime::from_timestamp(second, 0).unwrap(),
+        ..record(n, generation, change_seq)
+    };
+    let snapshot = Snapshot::loaded(
+        vec![at(1, 1, 1, 100), at(2, 1, 2, 100), at(3, 0, 3, 100)],
+        vec![(id(2), seen(1, 1, ComputeState::Running, 1))],
+    );
+    let page = |after: Option<ComputeId>, limit| snapshot.lagging_page(after.as_ref(), limit);
+    assert_eq!((page(None, 9), page(Some(id(1)), 9)), (vec![id(1)], vec![]));
+    // The oldest generation that is not in effect counts, not the last.
+    snapshot.committed(at(2, 2, 4, 110));
+    snapshot.committed(at(2, 3, 5, 139));
+    assert_eq!(snapshot.lag_ages(140).by_age, [0, 0, 0, 2, 0]);
+    snapshot.observed(&id(2), Call::Probe, seen(1, 2, ComputeState::Running, 2));
+    assert_eq!(snapshot.lag_ages(140).by_age, [0, 1, 0, 1, 0]);
+    snapshot.take_in(vec![Item::Compute { record: at(3, 1, 6, 140), observed: None }]);
+    assert_eq!(snapshot.lag_ages(140).by_age, [1, 1, 0, 1, 0]);
+    assert_eq!((page(None, 2), lagging(&snapshot)), (vec![id(1), id(2)], vec![id(1), id(2), id(3)]));
+    // Long afterwards, and back: nothing is counted twice.
+    assert_eq!(snapshot.lag_ages(9_999).by_age, [0, 0, 0, 0, 3]);
+    snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 1));
+    snapshot.deleted(&id(3));
+    snapshot.deleted(&id(3));
+    assert_eq!((snapshot.lag_ages(9_999).by_age, page(None, 9)), ([0, 0, 0, 0, 1], vec![id(2)]));
+    snapshot.observed(&id(2), Call::Push, seen(1, 3, ComputeState::Running, 3));
+    assert_eq!((snapshot.lag_ages(10_000).by_age, page(None, 9)), ([0; 5], lagging(&snapshot)));
+}
+
+/// However many generations follow each other, what is kept of them is bounded and the oldest one's age stays.
+#[test]
+fn a_compute_that_is_changed_all_the_time_keeps_its_age() {
+    let snapshot = Snapshot::default();
+    for n in 1..=1000 {
+        let updated_at = DateTime::from_timestamp(n, 0).unwrap();
+        snapshot.committed(ComputeRecord { updated_at, ..record(1, n, n) });
+    }
+    assert_eq!(snapshot.lag_ages(1001).by_age, [0, 0, 0, 0, 1]);
+    snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 999));
+    assert_eq!(snapshot.lag_ages(1001).by_age.iter().sum::<i64>(), 1);
+    snapshot.observed(&id(1), Call::Push, seen(1, 2, ComputeState::Running, 1000));
+    assert_eq!(snapshot.lag_ages(1001).by_age, [0; 5]);
+}

@@ -3,6 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
+mod fairness;
+mod fleet;
+mod outage;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,22 +55,14 @@ impl Drop for Controller {
 }
 
 impl Controller {
-    async fn start(url: &str) -> Self {
+    async fn start(url: &str, args: &[&str]) -> Self {
         let dir = std::env::temp_dir().join(format!("pgfleet-engine-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&dir).unwrap();
         let port_file = dir.join("port.json");
         let process = Command::new(env!("CARGO_BIN_EXE_storage_controller"))
-            .args([
-                "--dev",
-                "--listen",
-                "127.0.0.1:0",
-                "--probe-interval",
-                "200ms",
-                "--database-url",
-                url,
-                "--port-file",
-            ])
+            .args(["--dev", "--listen", "127.0.0.1:0", "--database-url", url, "--port-file"])
             .arg(&port_file)
+            .args(args)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -79,6 +75,20 @@ impl Controller {
 
     fn client(&self) -> ControllerClient {
         ControllerClient::new(vec![self.address.clone()], Source::Anonymous, Options::default()).unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        self.client().metrics(&self.address).await.unwrap()
+    }
+
+    /// The value of a metric on a page; with its labels if it has some.
+    fn metric(&self, page: &str, name: &str) -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not on the page of {}", self.address)).parse().unwrap()
+    }
+
+    async fn metric_becomes(&self, name: &str, patience: Duration, is_it: impl Fn(f64) -> bool) {
+        wait_until(name, patience, async || is_it(self.metric(&self.metrics().await, name))).await;
     }
 
     fn peer(&self) -> PeerClient {
@@ -110,14 +120,18 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(id: &str, manner: Manner) -> (Arc<Self>, String) {
-        let agent = Arc::new(Self {
+    fn new(id: &str, manner: Manner) -> Self {
+        Self {
             id: id.parse().unwrap(),
             manner,
             pushes: AtomicUsize::new(0),
             ledger: Mutex::new(None),
             boot_id: BootId::generate(),
-        });
+        }
+    }
+
+    async fn start(id: &str, manner: Manner) -> (Arc<Self>, String) {
+        let agent = Arc::new(Self::new(id, manner));
         let router = Router::new()
             .route("/status", get(async |State(agent): State<Arc<Agent>>| Json(agent.status())))
             .route("/configure", post(configure))
@@ -167,9 +181,14 @@ async fn configure(
     }
 }
 
+/// A spec; another mark makes another one.
+fn marked(mark: u64) -> serde_json::Value {
+    let cluster = json!({"roles": [], "databases": [], "name": mark.to_string()});
+    json!({"format_version": 1.0, "suspend_timeout_seconds": 0, "cluster": cluster})
+}
+
 fn registration(url: String) -> RegisterCompute {
-    let spec = json!({"format_version": 1.0, "suspend_timeout_seconds": 0, "cluster": {"roles": [], "databases": []}});
-    RegisterCompute { agent_url: url, labels: [].into(), spec: Some(spec) }
+    RegisterCompute { agent_url: url, labels: [].into(), spec: Some(marked(0)) }
 }
 
 async fn database(test: &str) -> Option<(postgres::Cluster, String)> {
@@ -182,7 +201,7 @@ async fn database(test: &str) -> Option<(postgres::Cluster, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_in_flight_does_not_hold_a_step_down() {
     let Some((_cluster, url)) = database("a_call_in_flight_does_not_hold_a_step_down").await else { return };
-    let controller = Controller::start(&url).await;
+    let controller = Controller::start(&url, &["--probe-max", "200ms"]).await;
     let (agent, agent_url) = Agent::start("hangs", Manner::Hanging).await;
     controller.client().register(&agent.id, &registration(agent_url)).await.unwrap();
     wait_until("the push hangs", PATIENCE, async || agent.pushes.load(Ordering::SeqCst) > 0).await;
@@ -195,7 +214,7 @@ async fn a_call_in_flight_does_not_hold_a_step_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_always_fails_starves_nobody_and_backs_off() {
     let Some((_cluster, url)) = database("one_that_always_fails_starves_nobody_and_backs_off").await else { return };
-    let controller = Controller::start(&url).await;
+    let controller = Controller::start(&url, &["--probe-max", "200ms"]).await;
     let client = controller.client();
     let (bad, bad_url) = Agent::start("bad", Manner::Failing).await;
     client.register(&bad.id, &registration(bad_url)).await.unwrap();

@@ -1,0 +1,164 @@
+//! A leader with simulated agents: registered through the API, settled, and changed in bulk.
+//!
+//! Who calls it: the scenarios that need agents. The simulator is one process; agent `n` owns `sim-<n>`. The leader runs as it is
+//! shipped: no option that is not needed to start it here.
+
+use std::time::{Duration, Instant};
+
+use pgfleet_api::bulk::{ApplyOutcome, ApplyResult};
+use pgfleet_fleet_sim::handle::Sim;
+use pgfleet_fleet_sim::script::Script;
+use pgfleet_harness::http::Call;
+use pgfleet_harness::postgres::TestClient;
+use pgfleet_harness::wait::wait_until;
+use serde_json::{Value, json};
+
+use super::ground::{Ground, Probes, marked_orders};
+use super::machine::{cpu_s, rss};
+use super::plan::Plan;
+use crate::metrics::samples;
+use crate::stats::rounded;
+
+/// How long a large fleet may take to settle.
+const SETTLING: Duration = Duration::from_secs(300);
+
+/// What is counted where the extension is there: every statement.
+const STATEMENTS: &str = "SELECT sum(calls)::float8 FROM pg_stat_statements";
+/// What is counted else: transactions.
+const TRANSACTIONS: &str = "SELECT sum(xact_commit + xact_rollback)::float8 FROM pg_stat_database";
+
+/// A leader with agents.
+pub struct Herd {
+    /// The agents. Declared first, so that it ends before the directory goes.
+    pub sim: Sim,
+    /// Leader and database.
+    pub ground: Ground,
+    /// Computes that are registered.
+    pub computes: u32,
+    calm: Duration,
+}
+
+impl Herd {
+    /// So many agents that play a script, and a leader that knows none of them yet.
+    pub async fn make(plan: &Plan, name: &str, agents: u32, script: &Script) -> Option<Self> {
+        let mut ground = Ground::counting_statements(name).await?;
+        let sim = Sim::start(ground.fleet.dir(), agents, script, &[]).await;
+        ground.lead(Probes::AsShipped).await;
+        Some(Self { sim, ground, computes: 0, calm: plan.window(10.0, 0.5) })
+    }
+
+    /// Registers computes up to this number, in one bulk change, and waits until all are settled.
+    pub async fn grow(&mut self, to: u32) {
+        let line = |n: u32| {
+            json!({"compute_id": id(n), "agent_url": self.sim.url(n), "labels": {"tier": "bench"},
+                                   "spec": marked_orders(&format!("first of {n}"))})
+        };
+        let lines = (self.computes..to).map(line).collect();
+        self.apply(lines).await;
+        self.computes = to;
+        self.settled(0.0).await;
+    }
+
+    /// A new spec for each of these computes, in one bulk change.
+    pub async fn change(&self, computes: std::ops::Range<u32>, mark: &str) {
+        let line = |n: u32| json!({"compute_id": id(n), "spec": marked_orders(&format!("{mark} of {n}"))});
+        self.apply(computes.map(line).collect()).await;
+    }
+
+    /// Sends a bulk change and checks that every line of it was applied.
+    async fn apply(&self, lines: Vec<Value>) {
+        let mut body = Vec::new();
+        for line in &lines {
+            // Writing to memory cannot fail.
+            let _ = serde_json::to_writer(&mut body, line);
+            body.push(b'\n');
+        }
+        let url = format!("{}/control/v1/compute/apply", self.ground.leader().url());
+        let call = Call::new("POST", url).token(&self.ground.token()).header("content-type", "application/x-ndjson");
+        let answer = call.body(body).limit(SETTLING).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let mut applied = 0;
+        for line in answer.body.lines().filter(|line| !line.is_empty()) {
+            let result: ApplyResult = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(result.outcome, ApplyOutcome::Applied, "{line}");
+            applied += 1;
+        }
+        assert_eq!(applied, lines.len(), "lines of the bulk change were not answered");
+    }
+
+    /// Waits until the leader knows no more than so many computes that are behind; when that was.
+    pub async fn settled(&self, behind: f64) -> Instant {
+        wait_until("the fleet is settled", SETTLING, async || {
+            self.ground.leader().process.still_runs();
+            self.behind().await <= behind
+        })
+        .await;
+        Instant::now()
+    }
+
+    /// Computes whose spec is not in effect, as the leader's page says.
+    async fn behind(&self) -> f64 {
+        let page = self.ground.leader().metrics().await;
+        let behind = samples(&page).find(|(series, _)| *series == "storage_controller_computes_lagging");
+        behind.unwrap_or_else(|| panic!("no storage_controller_computes_lagging in {page}")).1
+    }
+
+    /// Leaves the fleet alone for a while, so that what follows a change is over.
+    pub async fn calm(&self) {
+        tokio::time::sleep(self.calm).await;
+    }
+
+    /// Waits until the database has every observation of these computes as they are in effect.
+    pub async fn recorded(&self, computes: &[String]) {
+        let database = self.ground.fleet.database().await;
+        wait_until("all is recorded", SETTLING, async || unrecorded(&database, computes).await == 0).await;
+    }
+
+    /// What the leader costs over this time, while nobody but the agents is there.
+    pub async fn cost(&self, window: Duration) -> Cost {
+        let database = self.ground.fleet.database().await;
+        let pid = self.ground.leader().process.pid();
+        let (begun, cpu, statements) = (Instant::now(), cpu_s(pid), counted(&database).await);
+        tokio::time::sleep(window).await;
+        let (cpu, seconds) = (cpu_s(pid) - cpu, begun.elapsed().as_secs_f64());
+        let statements = counted(&database).await - statements;
+        Cost {
+            cpu_percent: rounded(cpu / seconds * 100.0),
+            rss_mb: rounded(rss(pid) / 1e6),
+            statements_per_s: rounded(statements / seconds),
+        }
+    }
+}
+
+/// What a leader costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Of one core.
+    pub cpu_percent: f64,
+    /// Resident, at the end, in 1,000,000 bytes.
+    pub rss_mb: f64,
+    /// Of its database.
+    pub statements_per_s: f64,
+}
+
+/// Name of the compute of agent `n`.
+#[must_use]
+pub fn id(n: u32) -> String {
+    format!("sim-{n}")
+}
+
+/// How many of these computes the database does not have as in effect.
+pub async fn unrecorded(database: &TestClient, computes: &[String]) -> usize {
+    let sql = "SELECT count(*) FROM computes LEFT JOIN observed USING (compute_id)
+               WHERE compute_id = ANY($1) AND (observed->>'applied_generation')::bigint IS DISTINCT FROM generation";
+    let row = database.query_one(sql, &[&computes]).await.unwrap_or_else(|error| panic!("what is recorded: {error}"));
+    usize::try_from(row.get::<_, i64>(0)).unwrap_or_default()
+}
+
+async fn counted(database: &TestClient) -> f64 {
+    let row = match database.query_one(STATEMENTS, &[]).await {
+        Ok(row) => row,
+        Err(_) => database.query_one(TRANSACTIONS, &[]).await.unwrap_or_else(|error| panic!("no statistics: {error}")),
+    };
+    row.get(0)
+}

@@ -1,0 +1,2 @@
+DROP INDEX IF EXISTS computes_tombstones;
+DROP TABLE IF EXISTS retention;
