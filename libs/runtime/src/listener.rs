@@ -338,7 +338,9 @@ mod tests {
     }
 
     /// A stream that ends with its client, however it ends.
-    struct Endless(tokio::sync::mpsc::Sender<()>);
+    struct Endless {
+        _alive: tokio::sync::mpsc::Sender<()>,
+    }
 
     impl futures_util::Stream for Endless {
         type Item = Result<axum::body::Bytes, std::convert::Infallible>;
@@ -356,7 +358,7 @@ mod tests {
         let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
         let endless = move || {
             let alive = alive.clone();
-            async move { axum::body::Body::from_stream(Endless(alive)) }
+            async move { axum::body::Body::from_stream(Endless { _alive: alive }) }
         };
         let limits = Limits { stall: Duration::from_millis(700), ..limits(5000, 100) };
         let (group, address) = started(Router::new().route("/", get(endless)), limits).await;

@@ -140,19 +140,8 @@ impl App {
         let measured = Measured { memory: memory.clone(), chair: leadership.clone(), database: database.clone() };
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
-        let drain = args.drain;
-        let opening = Opening {
-            desk,
-            verifier,
-            gate,
-            ends,
-            office,
-            measured,
-            memory_door,
-            drain,
-            connections,
-            stall: args.client_stall,
-        };
+        let (drain, limits) = (args.drain, limits(&args));
+        let opening = Opening { desk, verifier, gate, ends, office, measured, memory_door, connections, limits };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -311,9 +300,8 @@ struct Opening {
     office: Office,
     measured: Measured,
     memory_door: Option<MemoryDoor>,
-    drain: Duration,
     connections: ConnectionMetrics,
-    stall: Duration,
+    limits: Limits,
 }
 
 /// What is asked at each scrape, because it changes by itself.
@@ -351,10 +339,13 @@ impl Opening {
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
-        let limits = Limits { drain: self.drain + LAST_WORDS, stall: self.stall, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
-        serve_until(listener, router(door, layers), listening, limits, steps);
+        serve_until(listener, router(door, layers), listening, self.limits, steps);
     }
+}
+
+fn limits(args: &Args) -> Limits {
+    Limits { drain: args.drain + LAST_WORDS, stall: args.client_stall, ..Limits::default() }
 }
 
 fn engine(args: &Args) -> crate::reconcile::Settings {
