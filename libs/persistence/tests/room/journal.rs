@@ -2,7 +2,7 @@
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::{BootId, ComputeId};
-use pgfleet_persistence::{Action, Change, Wanted, WriterHooks};
+use pgfleet_persistence::{Action, Change, JournalKind, Wanted, WriterHooks};
 use serde_json::json;
 
 use crate::support::{Fleet, Leader, id, observed, register, report};

@@ -81,7 +81,7 @@ async fn a_touch_and_its_row_are_one_commit() {
     assert_eq!(rows[1].generation, None);
     let previous = db.rollout_previous(&rollout("r"), &[0, 1, 2]).await.unwrap();
     assert_eq!(previous.len(), 2);
-    assert_eq!(previous[0], (0, spec('1').spec.as_ref().clone(), hash('1')));
+    assert_eq!(previous[0], (0, spec('1').spec.value().unwrap(), hash('1')));
 
     let line = value(
         &client,
