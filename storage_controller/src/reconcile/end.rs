@@ -6,7 +6,8 @@
 use pgfleet_api::agent::{ComputeState, TerminateMode};
 use pgfleet_api::compute::Observed;
 use pgfleet_api::policy::PendingAction;
-use pgfleet_api::{ComputeId, Generation, SpecHash};
+use pgfleet_api::{ComputeId, ErrorCode, Generation, SpecHash};
+use pgfleet_clients::agent::AgentError;
 use pgfleet_persistence::{Asker, Change};
 use serde_json::json;
 
@@ -33,7 +34,7 @@ pub(super) async fn end(
             tracing::info!(compute_id = %id, term = %bench.term.term(), %generation, "compute ended as its operator asked");
             let pending = record.policy.wanted(record.generation);
             if pending.is_none() {
-                bench.quarantine.journal(id, json!({"op": "stop", "generation": generation})).await;
+                bench.quarantine.journal(id, json!({"op": "stop", "agent_generation": generation})).await;
             }
             look_at_the_end(bench, id, entry).await;
             match pending {
@@ -41,10 +42,30 @@ pub(super) async fn end(
                 None => Next::Waiting,
             }
         }
+        // The fence is what was last seen of the agent. One that the database has passed as well tells of an old look, and
+        // nothing of lost commits.
+        Err(error) if generation != record.generation && is_of_an_old_look(&error) => {
+            look_again(bench, id, entry).await
+        }
         Err(error) => match ahead::learn(bench, id, entry, &error).await {
             Some(next) => next,
             None => failed(bench, id, entry, Call::Push, &error),
         },
+    }
+}
+
+fn is_of_an_old_look(error: &AgentError) -> bool {
+    let code = error.refusal().map(|body| body.code);
+    matches!(code, Some(ErrorCode::StaleGeneration | ErrorCode::FenceConflict))
+}
+
+async fn look_again(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
+    match bench.agents.probe(&entry.record.agent_url).await {
+        Ok(probed) => {
+            bench.snapshot.observed(id, Call::Push, probed.observed);
+            Next::Waiting
+        }
+        Err(error) => failed(bench, id, entry, Call::Probe, &error),
     }
 }
 

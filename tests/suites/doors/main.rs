@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod database_away;
+mod deploy;
 mod first_version;
 mod metrics;
 mod refusals;

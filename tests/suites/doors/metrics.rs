@@ -39,6 +39,12 @@ fn compare(page: &str, file: &str) {
     );
 }
 
+/// The value of one series.
+fn value(page: &str, series: &str) -> f64 {
+    let found = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("there is no {series}")).parse().unwrap()
+}
+
 /// `promtool check metrics` has nothing to say.
 fn check(what: &str, page: &str) {
     let child = Command::new("promtool")
@@ -92,6 +98,14 @@ async fn metrics_are_clean() {
     check("the leader", &leading);
     assert!(leading.contains("storage_controller_leadership_status{status=\"leader\"} 1"), "{leading}");
     compare(&leading, "storage_controller.metrics");
+    let age = value(&leading, "storage_controller_leadership_lease_age_seconds");
+    assert!(age > 0.0 && age < 5.0, "a leader goes by a renewal: {age}");
+    assert!(value(&leading, "storage_controller_writer_batch_changes_count") >= 2.0, "two computes were registered");
+    assert!(value(&leading, "storage_controller_database_pool_connections{is=\"limit\"}") >= 1.0);
+    // A series that began with its first event would have no increase that an alert could see.
+    for rare in ["lost_commits_total{what=\"term\"}", "leadership_takeovers_total{how=\"revert\"}"] {
+        assert_eq!(value(&leading, &format!("storage_controller_{rare}")), 0.0, "{rare}");
+    }
     let page = scrape(agent.url()).await;
     check("the agent", &page);
     compare(&page, "compute_ctl.metrics");
@@ -105,5 +119,6 @@ async fn metrics_are_clean() {
         assert_eq!(names(&page), names(&leading), "{what} shows the same names");
     }
     let candidate = scrape(a.url()).await;
+    assert_eq!(value(&candidate, "storage_controller_leadership_lease_age_seconds"), 0.0, "it holds no term");
     assert!(candidate.contains("storage_controller_leadership_status{status=\"candidate\"} 1"), "{candidate}");
 }

@@ -6,12 +6,13 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::controller::Role;
 use pgfleet_api::explain::ExplainCode;
 use pgfleet_api::policy::{Mode, PutPolicy};
-use pgfleet_api::{ErrorCode, Generation};
+use pgfleet_api::{ErrorCode, Fence, Generation, Term};
 use pgfleet_clients::controller::ControllerError;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::process::PATIENCE;
 use pgfleet_harness::specs::marked;
 use pgfleet_harness::wait::stays;
+use serde_json::json;
 
 use super::{applied, asked, converge, explained, seen_as};
 
@@ -57,6 +58,37 @@ async fn a_paused_compute_is_left_alone() {
     let journal = asked(&client, "c1").await;
     let said: Vec<_> = journal.iter().filter(|(op, ..)| op == "put_policy").map(|(_, _, why)| why.as_deref()).collect();
     assert_eq!(said, [None, Some("tagsüber nicht")]);
+}
+
+/// What the leader remembers of an agent may be old: a fence that the agent has left behind makes it look again, and is no
+/// sign of a commit that the database lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_look_is_no_lost_commit() {
+    let Some(fleet) = Fleet::start("an_old_look_is_no_lost_commit").await else { return };
+    // So slow a sweep that the leader does not see what happens behind its back.
+    let a = fleet.controller("a").probe_interval("600s").start_leader().await;
+    let agent = fleet.agent("c1").start().await;
+    let client = fleet.client(&[&a]);
+    converge(&client, &agent, marked("first")).await;
+    client.put_policy(&agent.id, &mode(Mode::Pause), None).await.unwrap();
+    let accepted = client.put_spec(&agent.id, &marked("second"), None).await.unwrap();
+    let row = fleet.database().await.query_one("SELECT cluster_id::text FROM cluster", &[]).await.unwrap();
+    let fence = Fence {
+        cluster_id: row.get::<_, String>(0).parse().unwrap(),
+        compute_id: agent.id.clone(),
+        term: Term(1),
+        generation: accepted.generation,
+        spec_hash: accepted.spec_hash,
+    };
+    let body = json!({"spec": marked("second"), "fence": fence}).to_string();
+    assert_eq!(agent.call("POST", "/configure").body(body).send().await.status, 200);
+    let known = client.get(&agent.id).await.unwrap().observed.unwrap().generation;
+    assert_eq!(known, Some(Generation(1)), "the leader has not looked");
+
+    client.put_policy(&agent.id, &mode(Mode::Stop), None).await.unwrap();
+    seen_as(&client, &agent, ComputeState::Terminated).await;
+    assert_eq!(client.get(&agent.id).await.unwrap().generation, Generation(2), "nothing was lifted");
+    assert!(asked(&client, "c1").await.iter().all(|(op, ..)| op != "lift"));
 }
 
 /// It ends, is ended again when its agent comes back, and runs once it may.

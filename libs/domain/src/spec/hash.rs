@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use pgfleet_api::SpecHash;
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Content hash of a spec: SHA-256 over its JSON with sorted keys and no white space, before any field is dropped.
 #[must_use]
 pub fn spec_hash(document: &Value) -> SpecHash {
-    let mut canonical = String::new();
+    let mut canonical = Vec::new();
     write_canonical(document, &mut canonical);
-    match sha256_hex(canonical.as_bytes()).parse() {
+    match sha256_hex(&canonical).parse() {
         Ok(hash) => hash,
         Err(_) => unreachable!("64 hex digits are a spec hash"),
     }
@@ -29,35 +30,40 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// Sorts explicitly: whether `serde_json::Map` keeps an order of its own is decided by a feature any crate may switch on.
-fn write_canonical(value: &Value, out: &mut String) {
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(map) => {
             let mut keys: Vec<_> = map.iter().collect();
             keys.sort_by(|a, b| a.0.cmp(b.0));
-            out.push('{');
+            out.push(b'{');
             for (i, (key, inner)) in keys.into_iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                let _ = write!(out, "{}:", Value::String(key.clone()));
+                write_json(key, out);
+                out.push(b':');
                 write_canonical(inner, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (i, inner) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_canonical(inner, out);
             }
-            out.push(']');
+            out.push(b']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            let _ = write!(out, "{value}");
-        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => write_json(value, out),
     }
+}
+
+/// A text, a number, a truth value or nothing, as JSON.
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail, and each of these has a form in JSON.
+    let _ = serde_json::to_writer(out, value);
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub use settings::{Setting, SettingError, collect, read_conf};
 pub use storage::{StorageKind, setting};
 
 use pgfleet_api::spec::ComputeSpec;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 /// A spec that passed every rule.
@@ -61,10 +62,8 @@ impl SpecError {
 /// The first field that does not fit or that a rule refuses.
 pub fn parse(document: &Value) -> Result<ParsedSpec, SpecError> {
     limits::check(document)?;
-    let spec: ComputeSpec = serde_path_to_error::deserialize(document).map_err(|error| {
-        let path = error.path().to_string();
-        SpecError::new(path, without_value(&error.into_inner().to_string()))
-    })?;
+    // To keep the path of every field costs more than to read it; only a refusal needs one.
+    let spec = ComputeSpec::deserialize(document).or_else(|_| with_path(document))?;
     limits::check_objects(&spec)?;
     rules::check_numbers(&spec)?;
     rules::check_cluster(&spec.cluster)?;
@@ -73,6 +72,14 @@ pub fn parse(document: &Value) -> Result<ParsedSpec, SpecError> {
     storage::check_storage(&spec, storage)?;
     let ignored_fields = ignored::ignored_fields(document, &spec, storage);
     Ok(ParsedSpec { spec, storage, ignored_fields })
+}
+
+/// Reads a document that a first reading refused, for the path of what is wrong with it.
+fn with_path(document: &Value) -> Result<ComputeSpec, SpecError> {
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let path = error.path().to_string();
+        SpecError::new(path, without_value(&error.into_inner().to_string()))
+    })
 }
 
 /// The longest path and the longest line for a person, in characters.

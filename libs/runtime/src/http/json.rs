@@ -110,6 +110,12 @@ fn too_large() -> ApiError {
 /// # Errors
 /// 400 `not_json` with line and column; 422 `invalid_body` with the field's path.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // What is good is read once. Only to say what is wrong, and where, costs more.
+    serde_json::from_slice(bytes).or_else(|_| explained(bytes))
+}
+
+/// Reads JSON that a first reading refused, for a better word about it.
+fn explained<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // The whole text first: a misfit near its beginning must not hide that it is broken further on.
     serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| {
         ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::NotJson, format!("the body is not JSON: {error}"))
