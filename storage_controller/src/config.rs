@@ -107,7 +107,7 @@ pub struct Args {
     /// wants of an agent that answers does not wait for it.
     #[arg(long, default_value_t = 500)]
     pub connect_rate: u32,
-    /// Pause between two looks at an agent right after something has changed; it doubles while nothing changes.
+    /// Pause between two looks at an agent right after something has changed; it grows fourfold while nothing changes.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub probe_min: Duration,
     /// Longest pause between two looks at an agent. A shorter one than --probe-min bounds both.

@@ -10,6 +10,8 @@ use crate::reconcile::backoff;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Longest pause between two tries until it counts as offline.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How much longer each pause is than the one before.
+const GROWTH: u32 = 4;
 
 /// Shortest and longest pause between two looks at an agent that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +29,17 @@ impl Pace {
         Self { min: min.min(max), max }
     }
 
-    /// The pause after a look, from the one before: it doubles while nothing changes.
+    /// The pause after a look, from the one before: it grows fourfold while nothing changes. Twofold would be two more looks
+    /// after each change, and whatever is still to be done is followed by the engine's own looks.
     #[must_use]
     pub fn after(&self, pause: Duration, news: bool) -> Duration {
-        if news { self.min } else { pause.saturating_mul(2).clamp(self.min, self.max) }
+        if news { self.min } else { pause.saturating_mul(GROWTH).clamp(self.min, self.max) }
+    }
+
+    /// The pause that a silent one has when it answers again, before it grows: many that return together make few looks.
+    #[must_use]
+    pub fn back(&self) -> Duration {
+        self.max / (GROWTH * GROWTH)
     }
 
     /// The pause before try `attempt` (from 0) of an agent that did not answer, spread by `jitter` in `0.0..1.0`.
@@ -60,11 +69,11 @@ mod tests {
         let pace = Pace::new(s(1), s(30));
         let mut pause = pace.after(s(30), true);
         let mut pauses = vec![pause];
-        for _ in 0..6 {
+        for _ in 0..4 {
             pause = pace.after(pause, false);
             pauses.push(pause);
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30].map(s));
+        assert_eq!(pauses, [1, 4, 16, 30, 30].map(s));
         let short = Pace::new(s(1), Duration::from_millis(50));
         assert_eq!(short.after(Duration::ZERO, false), Duration::from_millis(50));
     }

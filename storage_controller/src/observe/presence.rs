@@ -259,7 +259,7 @@ impl Presence {
         let Some(course) = book.courses.get_mut(id) else { return (pace.max, true) };
         let jitter = rand::random::<f64>();
         let is_silent = course.state.is_silent() && course.failures > 0;
-        course.pause = if is_silent { pace.min } else { pace.after(course.pause, news) };
+        course.pause = if is_silent { pace.back() } else { pace.after(course.pause, news) };
         let pause = if is_silent {
             pace.retry(course.failures - 1, course.state == State::Offline, jitter)
         } else {

@@ -1,7 +1,7 @@
 //! Looks at every compute by itself, so that what changes without us is noticed: an agent restarted, a PostgreSQL died.
 //!
 //! ```text
-//!   well       answers: asked after a pause that doubles from `--probe-min` to `--probe-max` while nothing changes
+//!   well       answers: asked after a pause that grows from `--probe-min` to `--probe-max` while nothing changes
 //!   doubtful   does not answer, or was not heard yet: the same, paid from the connect budget; with back-off after a failure
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! A fleet of agents that one listener plays, each at a loopback address of its own: it counts connections, and any of
 //! its agents can vanish, return, fail and hang.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -31,9 +31,17 @@ pub(crate) struct Fleet {
     pub(crate) agents: Vec<Arc<Agent>>,
     gone: HashMap<IpAddr, Arc<AtomicBool>>,
     urls: Vec<String>,
-    connects: Mutex<Vec<Instant>>,
+    connects: Mutex<Connects>,
     hanging: AtomicUsize,
     pub(crate) most_hanging: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Connects {
+    all: Vec<Instant>,
+    /// Those to agents that had vanished and not been heard since.
+    blind: Vec<Instant>,
+    unheard: HashSet<IpAddr>,
 }
 
 /// Where an agent is.
@@ -103,20 +111,21 @@ impl Fleet {
 
     /// Agents from here on vanish, or return: whoever connects is cut off, and whoever is connected as well.
     pub(crate) fn vanish(&self, agents: std::ops::Range<usize>, is_gone: bool) {
-        for n in agents {
-            self.gone[&address(n, At::Alone)].store(is_gone, Ordering::SeqCst);
+        for ip in agents.map(|n| address(n, At::Alone)) {
+            self.connects.lock().unwrap().unheard.insert(ip);
+            self.gone[&ip].store(is_gone, Ordering::SeqCst);
         }
     }
 
     /// How many connections were made since then.
     pub(crate) fn connects_since(&self, then: Instant) -> usize {
-        self.connects.lock().unwrap().iter().filter(|at| **at >= then).count()
+        self.connects.lock().unwrap().all.iter().filter(|at| **at >= then).count()
     }
 
-    /// The most connections in any time of this length since then.
-    pub(crate) fn most_connects_within(&self, time: Duration, then: Instant) -> usize {
+    /// The most connections in any time of this length since then to agents that had vanished and not been heard since.
+    pub(crate) fn most_blind_connects_within(&self, time: Duration, then: Instant) -> usize {
         let connects = self.connects.lock().unwrap();
-        let since: Vec<_> = connects.iter().filter(|at| **at >= then).collect();
+        let since: Vec<_> = connects.blind.iter().filter(|at| **at >= then).collect();
         let within = |first: usize| since[first..].partition_point(|at| **at < *since[first] + time);
         (0..since.len()).map(within).max().unwrap_or(0)
     }
@@ -174,10 +183,16 @@ impl axum::serve::Listener for Door {
     async fn accept(&mut self) -> (Line, SocketAddr) {
         loop {
             let Ok((stream, from)) = self.listener.accept().await else { continue };
-            self.fleet.connects.lock().unwrap().push(Instant::now());
-            let ip = stream.local_addr().unwrap().ip();
+            let (ip, now) = (stream.local_addr().unwrap().ip(), Instant::now());
             let gone = self.fleet.gone[&ip].clone();
-            if !gone.load(Ordering::SeqCst) {
+            let is_gone = gone.load(Ordering::SeqCst);
+            let mut connects = self.fleet.connects.lock().unwrap();
+            connects.all.push(now);
+            if is_gone || connects.unheard.remove(&ip) {
+                connects.blind.push(now);
+            }
+            drop(connects);
+            if !is_gone {
                 return (Line { stream, gone }, from);
             }
         }

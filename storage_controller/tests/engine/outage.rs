@@ -41,9 +41,9 @@ async fn two_thousand_that_vanish_and_return_make_no_storm() {
     assert!(took < Duration::from_secs(2), "a change waited {took:?} for those that are away");
     controller.metric_becomes("storage_controller_computes_silent", patience, |silent| silent == 0.0).await;
 
-    let (peak, connects) = (fleet.most_connects_within(window, known), fleet.connects_since(returned));
-    // A tenth at once, and a few that were not silent and connect anew.
-    assert!(peak <= RATE + RATE / 10 + 20, "{peak} connections in a second, of {connects}");
+    let (peak, connects) = (fleet.most_blind_connects_within(window, known), fleet.connects_since(returned));
+    // A tenth at once, a few whose connection was kept, and what a busy machine accepts late.
+    assert!(peak <= RATE * 3 / 2, "{peak} connections in a second, of {connects}");
     assert!(connects >= most.len(), "each was asked again: {connects}");
     let settled = returned.elapsed();
     assert!(settled < Duration::from_secs(40), "{settled:?} until all were known to be back");
