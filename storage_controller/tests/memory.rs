@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgfleet_api::agent::ComputeState;
+use pgfleet_api::agent::{ComputeState, TerminateMode};
 use pgfleet_api::compute::Observed;
-use pgfleet_api::policy::PutPolicy;
 use pgfleet_api::policy::SuspendPolicy::{Never, WhenIdle};
-use pgfleet_api::{BootId, ComputeId, InstanceId, Term};
+use pgfleet_api::policy::{ActionKind, PutPolicy};
+use pgfleet_api::{BootId, ComputeId, Generation, InstanceId, Term};
 use pgfleet_harness::postgres::{Cluster, Options, bin_dir_or_skip, connect};
 use pgfleet_persistence::{
     Action, Began, Caught, Change, Claim, ClaimOutcome, Database, DatabaseConfig, LeaseSession, NewSpec, Release, Tail,
@@ -84,7 +84,7 @@ fn seen(rng: &mut StdRng, boots: &[BootId]) -> Observed {
 /// A wish of somebody, or what an agent says; many of them fail, because the compute is not there.
 fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
     let compute_id = id(rng.random_range(0..6));
-    match rng.random_range(0..12) {
+    match rng.random_range(0..15) {
         0..=2 => Change::Register {
             compute_id,
             agent_url: format!("http://10.0.0.{}", rng.random_range(0..3)),
@@ -98,6 +98,12 @@ fn change(rng: &mut StdRng, boots: &[BootId]) -> Change {
             compute_id,
             policy: PutPolicy { suspend: Some(if rng.random_bool(0.5) { WhenIdle } else { Never }), mode: None },
         },
+        11..=12 => Change::Act {
+            compute_id,
+            action: [None, Some(ActionKind::Terminate), Some(ActionKind::Delete)][rng.random_range(0..3)]
+                .map(|action| (action, TerminateMode::Fast)),
+        },
+        13 => Change::Acted { compute_id, generation: Generation(rng.random_range(1..12)) },
         _ => Change::Journal(Action {
             compute_id: Some(compute_id),
             actor: "somebody".to_owned(),
