@@ -272,13 +272,18 @@ impl App {
         let interval = Duration::from_secs(self.config.args.installed_extensions_collection_interval);
         let count = inventory::run(self.handle.clone(), read_only, inventory, interval, driver.token());
         driver.spawn("inventory", Kind::Worker, count);
+        let report = root.child("report");
         if let Some((client, numbers)) = self.pull {
+            if self.config.args.report {
+                let (plane, id) = (client.clone(), self.config.compute_id.clone());
+                let told = crate::report::tell(plane, id, self.handle.watch(), report.token());
+                report.spawn("tell", Kind::Worker, told);
+            }
             let pull = lifecycle::pull(client, self.config.compute_id, (self.handle, numbers), driver.token());
             driver.spawn("pull", Kind::Worker, pull);
         }
         let lease = storage::keep_lease(self.pages.watch(), self.pages.metrics(), driver.token());
         driver.spawn("lsn_lease", Kind::Worker, lease);
-        let report = root.child("report");
         report.spawn("compute_monitor", Kind::Worker, watcher.run(report.token()));
         root.token().cancelled().await;
         driver.stop().await;

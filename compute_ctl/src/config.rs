@@ -46,6 +46,9 @@ pub struct Args {
     /// token comes from NEON_CONTROL_PLANE_TOKEN
     #[arg(short = 'p', long, value_name = "URL", value_delimiter = ',')]
     pub control_plane_uri: Vec<String>,
+    /// Tell the control plane of -p about each change of the status, so that it need not wait for its next look
+    #[arg(long, requires = "control_plane_uri")]
+    pub report: bool,
     /// Port for controllers and operators
     #[arg(long, default_value_t = 3080, value_name = "PORT")]
     pub external_http_port: u16,

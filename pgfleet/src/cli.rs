@@ -12,6 +12,7 @@ use crate::config::ConfigVerb;
 use crate::connect::Connection;
 use crate::exit;
 use crate::local::LocalVerb;
+use crate::rollout::RolloutVerb;
 
 /// Operate a pgfleet cluster.
 #[derive(Debug, Parser)]
@@ -47,6 +48,11 @@ pub enum Noun {
     },
     /// Show what a spec would do, without doing it: verdict, settings by class, changes in words.
     Plan(PlanArgs),
+    /// Change the specs of many computes in waves, watch what becomes of them, go back.
+    Rollout {
+        #[command(subcommand)]
+        verb: RolloutVerb,
+    },
     /// Check that leadership kept its promises: in the recording of a run, or in what a live cluster remembers.
     Verify(VerifyArgs),
     /// Keep the clusters that you work with by name: endpoints, token file, CA.
@@ -387,7 +393,7 @@ fn generation(text: &str) -> Result<Generation, String> {
     }
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub fn reason(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > 500 {
         Err("write it on one line of at most 500 bytes".to_owned())
     } else {
@@ -395,7 +401,7 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as key=value")?;
     if key.is_empty() { Err("the key is empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }

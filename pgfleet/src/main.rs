@@ -15,6 +15,7 @@ mod local;
 mod man;
 mod output;
 mod plan;
+mod rollout;
 mod verify;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Leader { verb } => Box::pin(leader::run(verb, &connection.client()?, output)).await,
         Noun::Compute { verb } => Box::pin(compute::run(verb, &connection.client()?, output)).await,
         Noun::Plan(args) => Box::pin(plan::run(args, &connection.client()?, output)).await,
+        Noun::Rollout { verb } => Box::pin(rollout::run(verb, &connection.client()?, output)).await,
         Noun::Verify(args) => Box::pin(verify::run(&args, &connection, output)).await,
         Noun::Config { verb } => Box::pin(config::run(verb, &connection, output)).await,
         Noun::Completions { shell } => completions::run(shell),

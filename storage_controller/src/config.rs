@@ -88,6 +88,9 @@ pub struct Args {
     /// Bytes of all requests together that are held or on their way to the leader; more wait unread.
     #[arg(long, default_value_t = 64 << 20)]
     pub hold_max_bytes: u32,
+    /// A client that takes nothing of its answer for so long is cut; a watch goes on from the last event it has.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub client_stall: Duration,
     /// Computes worked on at once; one that takes longer than 250ms gives its place to another.
     #[arg(long, default_value_t = 128)]
     pub reconcile_concurrency: usize,

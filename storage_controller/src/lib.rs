@@ -11,4 +11,5 @@ pub mod leadership;
 pub mod metrics;
 pub mod observe;
 pub mod reconcile;
+pub mod rollout;
 pub mod service;

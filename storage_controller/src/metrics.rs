@@ -13,11 +13,12 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::availability::Availability;
 use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, TaskMetrics};
 
-use crate::agents::AgentMetrics;
+use crate::agents::{AgentMetrics, ConnectionMetrics};
 use crate::http::RequestMetrics;
 use crate::leadership::{LeadershipMetrics, LossMetrics};
 use crate::observe::{FollowerMetrics, LagAges, PresenceCounts, PresenceMetrics, Tally};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::DatabaseMetrics;
 
 /// Everything a scrape sees.
@@ -42,9 +43,15 @@ pub struct Rooms {
     /// The engine.
     #[metric(flatten)]
     pub reconcile: Arc<ReconcileMetrics>,
+    /// Changes in waves.
+    #[metric(flatten)]
+    pub rollouts: Arc<RolloutMetrics>,
     /// The post.
     #[metric(namespace = "agent")]
     pub agents: Arc<AgentMetrics>,
+    /// Its connections.
+    #[metric(flatten)]
+    pub connections: ConnectionMetrics,
     /// The database.
     #[metric(flatten)]
     pub database: Arc<DatabaseMetrics>,

@@ -7,13 +7,14 @@ use pgfleet_layering::{Drawing, arrows, forbidden, undrawn};
 /// `app` is the composition root: the one place that knows every room. `metrics` nests the rooms' groups.
 const DRAWING: Drawing<'static> = &[
     ("main", &["app"]),
-    ("app", &["agents", "config", "http", "leadership", "metrics", "observe", "reconcile", "service"]),
+    ("app", &["agents", "config", "http", "leadership", "metrics", "observe", "reconcile", "rollout", "service"]),
     ("config", &[]),
-    ("metrics", &["agents", "http", "leadership", "observe", "reconcile", "service"]),
+    ("metrics", &["agents", "http", "leadership", "observe", "reconcile", "rollout", "service"]),
     ("http", &["service"]),
-    ("service", &["leadership", "observe", "reconcile"]),
+    ("service", &["leadership", "observe", "reconcile", "rollout"]),
     ("leadership", &[]),
     ("reconcile", &["agents", "observe"]),
+    ("rollout", &["observe", "reconcile"]),
     ("observe", &["agents", "reconcile"]),
     ("agents", &[]),
 ];

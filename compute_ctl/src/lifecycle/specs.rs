@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use pgfleet_api::agent::ComputeState;
+use pgfleet_api::agent::{ComputeState, ErrorDetail};
 use pgfleet_domain::lifecycle::{Event, transition};
 use tokio::sync::oneshot;
 
@@ -43,7 +43,19 @@ impl<B: Body> Driver<B> {
                 }
             });
         }
+        if let Err(refusal) = &decision {
+            self.show_refused(configure, refusal);
+        }
         decision
+    }
+
+    /// A fenced spec that a rule refuses is given up for good: why is shown, for nobody is told a second time.
+    fn show_refused(&self, configure: &Configure, refusal: &Refusal) {
+        let (Refusal::Content { path, msg }, Some(fence)) = (refusal, &configure.fence) else { return };
+        if self.ledger.entry().rejected_generation == Some(fence.generation) {
+            let (phase, object) = ("spec".to_owned(), Some(path.clone()));
+            self.show_failure(&[ErrorDetail { phase, object, sqlstate: None, message: msg.clone() }]);
+        }
     }
 
     /// A repeated request waits with the first one, where that is still under way.

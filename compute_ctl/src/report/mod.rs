@@ -2,7 +2,7 @@
 //!
 //! `app` runs it; `http` holds a [`Monitor`], asks it for a fresh look before a conditional termination and puts its last
 //! reading into `/status`. It calls lifecycle's status and a read-only session of `postgres`. `sample` is the one query,
-//! `judge` says what it means (pure), `downtime` counts, `monitor` is the task. Invariants: nothing here writes to
+//! `judge` says what it means (pure), `downtime` counts, `monitor` is the task; `tell` reports changes of the status. Invariants: nothing here writes to
 //! PostgreSQL or to the published status; what the agent itself does there is no activity.
 
 mod downtime;
@@ -10,6 +10,8 @@ mod judge;
 mod metrics;
 mod monitor;
 mod sample;
+mod tell;
 
 pub use metrics::ReportMetrics;
 pub use monitor::{Monitor, MonitorTask, Reading};
+pub use tell::tell;

@@ -72,6 +72,12 @@ pub enum ErrorCode {
     MigrationFailedBefore,
     /// This member cannot lead: the schema is newer than it may write, or its process is ending.
     CannotLead,
+    /// There is no such roll-out.
+    UnknownRollout,
+    /// There is another roll-out of this name, or one under way that has some of these computes.
+    RolloutConflict,
+    /// The roll-out's phase does not allow this.
+    RolloutPhase,
     /// The cursor of a watch is older than what is kept; `oldest` is the oldest that is good.
     CursorPruned,
     /// The policy of the compute is pause or stop, and this would go against it.

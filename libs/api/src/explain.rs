@@ -30,7 +30,7 @@ pub enum ExplainCode {
     AgentAhead,
     /// Its agent does not answer.
     AgentUnreachable,
-    /// Its agent refuses what it is sent.
+    /// Its agent answers, and not with what is wanted: it refuses, takes no token of ours, or is no agent.
     AgentRefuses,
     /// The last try failed for another reason, and the next one waits.
     BackingOff,

@@ -161,6 +161,57 @@ impl fmt::Display for ComputeId {
     }
 }
 
+/// The name of a roll-out: the same letters as a [`ComputeId`], chosen by whoever starts it, so that a request that is sent
+/// twice starts one roll-out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct RolloutId(String);
+
+impl RolloutId {
+    /// A new random name.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4().to_string())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RolloutId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text.parse::<ComputeId>() {
+            Ok(name) => Ok(Self(name.into())),
+            Err(InvalidId { rule, .. }) => Err(InvalidId { what: "roll-out id", rule }),
+        }
+    }
+}
+
+impl TryFrom<String> for RolloutId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<RolloutId> for String {
+    fn from(id: RolloutId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for RolloutId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// SHA-256 of a spec's JSON with sorted keys, in 64 lower-case hex digits.
 ///
 /// Made once, when the generation is minted; from then on compared as a value. Nobody serialises a spec again to check it.

@@ -19,10 +19,11 @@ pub mod lsn;
 pub mod plan;
 pub mod policy;
 pub mod resources;
+pub mod rollout;
 pub mod spec;
 pub mod spec_text;
 
 pub use error::{ErrorBody, ErrorCode};
-pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, SpecHash, Term};
+pub use ids::{BootId, ClusterId, ComputeId, Fence, FenceMark, Generation, InstanceId, RolloutId, SpecHash, Term};
 pub use lsn::Lsn;
 pub use spec_text::SpecText;

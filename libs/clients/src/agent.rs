@@ -118,6 +118,17 @@ impl AgentError {
         self.refusal().and_then(|body| body.highest)
     }
 
+    /// The agent's code, if it answered at all; what it says is not always what it was asked for.
+    #[must_use]
+    pub fn answered(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { body, .. } => Some(body.body.code),
+            Self::Unauthorized { .. } => Some(ErrorCode::Unauthorized),
+            Self::Garbled { status: Some(_), .. } => Some(ErrorCode::Unknown),
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Garbled { .. } | Self::Token { .. } => None,
+        }
+    }
+
     /// The agent's error body, if it refused with one.
     #[must_use]
     pub fn refusal(&self) -> Option<&ErrorBody> {

@@ -21,7 +21,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -194,15 +194,11 @@ impl Connections {
     /// A kept socket that the other side has not closed.
     fn kept(&self, host: &str) -> Option<Socket> {
         let kept = self.idle().take(host)?;
-        // Anything that can be read now is an end, or an answer to nothing.
-        let silent =
-            kept.socket.stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        (silent && kept.since.elapsed() <= IDLE).then_some(kept.socket)
+        (is_silent(&kept.socket.stream) && kept.since.elapsed() <= IDLE).then_some(kept.socket)
     }
 
     fn keep(&self, host: Arc<str>, socket: Socket) {
-        // The task that waited for it last is let go.
-        if !matches!(socket.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())), Poll::Pending) {
+        if !rests(&socket.stream) {
             return;
         }
         let mut idle = self.idle();
@@ -249,6 +245,26 @@ impl Connections {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+}
+
+/// Whether nothing has come that nobody asked for. The task that waited for the socket last is let go by it: its memory
+/// would stay for as long as the socket.
+fn rests(stream: &TcpStream) -> bool {
+    for _ in 0..2 {
+        // Asked in vain, it forgets that there was something to read, which was read.
+        if !is_silent(stream) {
+            return false;
+        }
+        if stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether there is nothing to read: neither an end, nor an answer to nothing.
+fn is_silent(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -8,6 +8,7 @@
 mod acts;
 mod call;
 mod error;
+mod rollout;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pgfleet_api::agent::PullResponse;
+use pgfleet_api::agent::{PullResponse, ReportAccepted, TransitionReport};
 use pgfleet_api::bulk::{ApplyLine, ApplyResult, WatchEvent};
 use pgfleet_api::compute::{
     ComputeList, ComputeView, HistoryPage, HistoryQuery, ListQuery, RegisterCompute, SpecAccepted, SpecView, WaitResult,
@@ -372,6 +373,14 @@ impl ControllerClient {
             results.extend(told.into_iter().map(|result| ApplyResult { line: result.line + first, ..result }));
         }
         Ok(results)
+    }
+
+    /// An agent's report that its status has changed. Told once: a hint that is lost costs nothing.
+    ///
+    /// # Errors
+    /// See [`ControllerError`].
+    pub async fn report(&self, id: &ComputeId, report: &TransitionReport) -> Result<ReportAccepted, ControllerError> {
+        self.fetch(Ask::post(&compute_path(id, "/report"), report, Resend::Always)?).await
     }
 
     /// The agent's pull: the spec asked for with its fence.

@@ -256,9 +256,9 @@ fn agent_ahead(facts: &Facts<'_>, ahead: Ahead) -> Explained {
 }
 
 fn troubled(facts: &Facts<'_>, trouble: Trouble<'_>) -> Explained {
-    let code = match (trouble.refused, facts.doing) {
-        (Some(_), _) => ExplainCode::AgentRefuses,
-        (None, _) => ExplainCode::AgentUnreachable,
+    let code = match trouble.refused {
+        Some(_) => ExplainCode::AgentRefuses,
+        None => ExplainCode::AgentUnreachable,
     };
     next_try(Explained::new(code, trouble.why).lasting(trouble.lasts), facts.doing)
 }

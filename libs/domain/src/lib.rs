@@ -17,5 +17,6 @@ pub mod policy;
 pub mod probing;
 pub mod quarantine;
 pub mod reconcile;
+pub mod rollout;
 pub mod spec;
 pub mod suspend;

@@ -33,6 +33,7 @@ mod records;
 mod rehearse;
 mod release;
 mod retention;
+mod rollout;
 mod schema;
 mod session;
 mod specs;
@@ -61,9 +62,11 @@ pub use records::{
 pub use rehearse::Rehearsed;
 pub use release::{Migration, Release};
 pub use retention::{Keep, Kept, Pruned};
+pub use rollout::{RolloutRecord, TargetRecord};
 pub use term::LeaderTerm;
 pub use writer::{
-    Action, Asker, Batch, BatchHook, Change, Committed, NewSpec, WriteError, Writer, WriterHooks, WriterTask,
+    Action, Asker, Batch, BatchHook, Change, Committed, Hand, NewRollout, NewSpec, NewTarget, RolloutChange,
+    WriteError, Writer, WriterHooks, WriterTask,
 };
 
 /// Number of the schema that this build reads and writes, see [`Release`]; compared with [`Compat`].

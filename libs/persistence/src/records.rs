@@ -248,7 +248,7 @@ mod tests {
             (json!({"pending": {"action": "explode", "generation": 3}}), active),
         ];
         for (value, policy) in rows {
-            assert_eq!(policy_of(&value), policy, "{value}");
+            assert_eq!(policy_of(JsonBytes(value.to_string().as_bytes())), policy, "{value}");
         }
     }
 }

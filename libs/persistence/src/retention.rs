@@ -50,7 +50,7 @@ const PROOF: &str = "journal_default_is_past";
 pub struct Keep {
     /// What one partition spans; at least a second.
     pub period: Duration,
-    /// How old a line of the journal, and a tombstone, becomes at least.
+    /// How old a line of the journal becomes at least; a tombstone becomes two periods older.
     pub retention: Duration,
     /// Up to how many bytes the default partition is looked through under the lock. Tests lower it.
     pub small_bytes: i64,
@@ -287,7 +287,9 @@ impl Turn<'_> {
     }
 
     async fn prune(&mut self, edge: DateTime<Utc>) -> Result<(), Halt> {
-        for what in [LINES, TOMBSTONES] {
+        // A tombstone outlives the last lines of its compute: no journal tells of a generation after a higher one.
+        let whole = chrono::Duration::from_std(self.keep.period).unwrap_or_default() * 2;
+        for (what, edge) in [(LINES, edge), (TOMBSTONES, edge - whole)] {
             for batch in 1..=BATCHES {
                 self.begin().await?;
                 let pruned = self.session.client().query_one(what, &[&edge, &BATCH]).await;

@@ -98,3 +98,37 @@ diesel::table! {
         detail -> Jsonb,
     }
 }
+
+diesel::table! {
+    rollouts (rollout_id) {
+        rollout_id -> Text,
+        request -> Jsonb,
+        plan -> Jsonb,
+        phase -> Text,
+        resumes -> Nullable<Text>,
+        halted -> Nullable<Text>,
+        wave -> Integer,
+        started_by -> Text,
+        reason -> Nullable<Text>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    rollout_computes (rollout_id, ordinal) {
+        rollout_id -> Text,
+        ordinal -> Integer,
+        compute_id -> Text,
+        phase -> Text,
+        previous_generation -> Nullable<BigInt>,
+        previous_spec -> Nullable<Jsonb>,
+        previous_hash -> Nullable<Text>,
+        generation -> Nullable<BigInt>,
+        spec_hash -> Nullable<Text>,
+        restored_generation -> Nullable<BigInt>,
+        error -> Nullable<Text>,
+        updated_at -> Timestamptz,
+    }
+}

@@ -4,6 +4,7 @@
 //! Who calls it: `storage_controller` and `compute_ctl`. What it calls: `pgfleet-api` and libraries.
 
 pub mod auth;
+pub mod descriptors;
 pub mod exit;
 pub mod http;
 pub mod listener;

@@ -31,11 +31,19 @@ pub struct Limits {
     pub drain: Duration,
     /// More connections than this wait to be accepted.
     pub max_connections: usize,
+    /// A client that takes nothing of what is sent to it for so long is cut: what waits for it is in the kernel's buffers and
+    /// in one piece of a stream, and both are given back then.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_read_timeout: Duration::from_secs(30), drain: Duration::from_secs(5), max_connections: 4096 }
+        Self {
+            header_read_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            max_connections: 4096,
+            stall: Duration::from_secs(30),
+        }
     }
 }
 
@@ -190,6 +198,11 @@ async fn next(
 async fn connection(stream: TcpStream, router: Router, limits: Limits, idle: CancellationToken) {
     // A latency of 40 ms on small answers otherwise; a failure changes nothing else.
     let _ = stream.set_nodelay(true);
+    // Nobody polls a stream that cannot be written, so the kernel has to measure this time.
+    let stall_ms = u32::try_from(limits.stall.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, stall_ms) {
+        tracing::debug!("a client that stalls will not be cut: {error}");
+    }
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout);
     let service = TowerToHyperService::new(router);
@@ -223,6 +236,7 @@ mod tests {
             header_read_timeout: Duration::from_millis(header_ms),
             drain: Duration::from_millis(drain_ms),
             max_connections: 8,
+            stall: Duration::from_secs(30),
         }
     }
 
@@ -321,6 +335,59 @@ mod tests {
         end_idle.cancel();
         assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "and an idle one is closed in the end");
         assert!(group.stop_within(Duration::from_secs(4)).await.is_ok());
+    }
+
+    /// A stream that ends with its client, however it ends.
+    struct Endless(tokio::sync::mpsc::Sender<()>);
+
+    impl futures_util::Stream for Endless {
+        type Item = Result<axum::body::Bytes, std::convert::Infallible>;
+
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Self::Item>> {
+            std::task::Poll::Ready(Some(Ok(axum::body::Bytes::from_static(&[b'x'; 64 << 10]))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_and_a_slow_one_is_not() {
+        let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+        let endless = move || {
+            let alive = alive.clone();
+            async move { axum::body::Body::from_stream(Endless(alive)) }
+        };
+        let limits = Limits { stall: Duration::from_millis(700), ..limits(5000, 100) };
+        let (group, address) = started(Router::new().route("/", get(endless)), limits).await;
+        let asked = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (mut stalled, mut slow) = (asked().await, asked().await);
+        let mut buffer = vec![0; 1 << 20];
+        let begun = Instant::now();
+        // More than three times the limit, and always something of a full window.
+        while begun.elapsed() < Duration::from_millis(2500) {
+            assert_ne!(slow.read(&mut buffer).await.unwrap(), 0);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What the kernel still holds is read, and then there is no end in order.
+        let end = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                match stalled.read(&mut buffer).await {
+                    Ok(0) => return "the end",
+                    Ok(_) => {}
+                    Err(_) => return "cut",
+                }
+            }
+        });
+        assert_eq!(end.await.unwrap(), "cut");
+        assert_ne!(slow.read(&mut buffer).await.unwrap(), 0, "it was served all the time");
+        drop(slow);
+        group.stop_within(Duration::from_secs(4)).await.unwrap();
+        assert!(ended.recv().await.is_none(), "nothing of either is left");
     }
 
     #[tokio::test]

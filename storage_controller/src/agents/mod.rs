@@ -3,6 +3,7 @@
 //! Called by the engine and the window. It calls `clients::agent`. Invariants: every push carries a fence that a
 //! `LeaderTerm` made; no retry happens here, because whether and when to try again is the engine's decision.
 
+mod connections;
 mod metrics;
 mod silence;
 
@@ -19,6 +20,7 @@ use pgfleet_runtime::panic_door::{PanicPoint, Panics};
 use pgfleet_runtime::pause::{PausePoint, Pauses};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub use connections::{ConnectionMetrics, room};
 pub use metrics::{AgentMetrics, Outcome};
 pub use silence::is_silence;
 

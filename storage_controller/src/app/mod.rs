@@ -30,20 +30,21 @@ use pgfleet_runtime::metrics::{HttpMetrics, ProcessMetrics, encode};
 use pgfleet_runtime::panic_door::Panics;
 use pgfleet_runtime::pause::Pauses;
 use pgfleet_runtime::supervisor::{Kind, TaskGroup};
-use pgfleet_runtime::{port_file, signals};
+use pgfleet_runtime::{descriptors, port_file, signals};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use error::AppError;
 pub use program::run;
 
-use crate::agents::{AgentMetrics, Agents, Doors};
+use crate::agents::{AgentMetrics, Agents, ConnectionMetrics, Doors, room};
 use crate::config::{Args, MAX_SPEC_BYTES};
 use crate::http::{Door, Ends, Equipment, Gate, HoldSettings, MemoryDoor, ROUTES, RequestMetrics, router};
 use crate::leadership::{Handle as Chair, LeadershipMetrics, LossMetrics, Losses, Parts, Room, Settings};
 use crate::metrics::{FleetCounts, FleetMetrics, Metrics, Rooms};
 use crate::observe::{Follower, FollowerMetrics, Memory, PRESENCE_CALLS, PresenceMetrics, PresenceSettings};
 use crate::reconcile::ReconcileMetrics;
+use crate::rollout::RolloutMetrics;
 use crate::service::{DatabaseMetrics, Desk, Office};
 use farewell::{Farewell, LAST_WORDS};
 use gates::Gates;
@@ -96,8 +97,7 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = database(&args, me, release)?;
-        let prepared = Prepared::default();
+        let (database, prepared) = (database(&args, me, release)?, Prepared::default());
 
         let alarm = CancellationToken::new();
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
@@ -106,7 +106,7 @@ impl App {
             Identity { instance_id: me, address: address.clone(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let peers = PeerClient::new(identity, keys.clone())?;
         let groups = Groups::default();
-        let client = AgentClient::new(keys, AgentTimeouts::default())?;
+        let (client, connections) = agent_client(keys)?;
         let office = Office::default();
         let (follower, memory) = Follower::new(database.clone(), groups.follower.clone());
         let ingredients = Ingredients {
@@ -119,30 +119,19 @@ impl App {
                 mid_migration: Some(work::mid_migration(&pauses)),
             },
             prepared: prepared.clone(),
-            pauses: pauses.clone(),
+            pauses,
             engine: engine(&args),
             presence: (presence(&args), groups.presence.clone()),
             grace: args.step_down_grace,
             keep: args.keep(),
             reconcile_metrics: groups.reconcile.clone(),
+            rollout_metrics: groups.rollouts.clone(),
             database_metrics: groups.database.clone(),
             quarantine: args.quarantine(),
             tasks: tasks.metrics(),
             panics,
         };
-        let warm = memory.clone();
-        let (room, leadership) = Room::open(Parts {
-            settings: settings(&args, me, &address),
-            database: database.clone(),
-            peers: peers.clone(),
-            take_up: work::take_up(ingredients),
-            // A member whose memory follows the leader's says so here.
-            warm: Arc::new(move || warm.is_warm()),
-            pauses,
-            metrics: groups.leadership.clone(),
-            losses: Losses::new(me, groups.losses.clone()),
-            tasks: tasks.child("leadership"),
-        });
+        let (room, leadership) = seat(&args, me, &address, ingredients, peers.clone(), &groups, &tasks);
         let follower = heard_by(follower, &leadership);
         let ends = Ends::before(&listening);
         let gate = Gate::new(hold(&args), ends.clone(), Forwarder::new()?, groups.requests.clone());
@@ -152,7 +141,18 @@ impl App {
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
         let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, measured, memory_door, drain };
+        let opening = Opening {
+            desk,
+            verifier,
+            gate,
+            ends,
+            office,
+            measured,
+            memory_door,
+            drain,
+            connections,
+            stall: args.client_stall,
+        };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();
@@ -226,6 +226,31 @@ impl App {
     }
 }
 
+/// The room of leadership, which begins each term with these ingredients.
+fn seat(
+    args: &Args,
+    me: InstanceId,
+    address: &str,
+    from: Ingredients,
+    peers: PeerClient,
+    groups: &Groups,
+    tasks: &TaskGroup,
+) -> (Room, Chair) {
+    let (memory, database, pauses) = (from.memory.clone(), from.database.clone(), from.pauses.clone());
+    Room::open(Parts {
+        settings: settings(args, me, address),
+        database,
+        peers,
+        take_up: work::take_up(from),
+        // A member whose memory follows the leader's says so here.
+        warm: Arc::new(move || memory.is_warm()),
+        pauses,
+        metrics: groups.leadership.clone(),
+        losses: Losses::new(me, groups.losses.clone()),
+        tasks: tasks.child("leadership"),
+    })
+}
+
 /// The chair hears how far the memory is, and what it found missing.
 fn heard_by(follower: Follower, chair: &Chair) -> Follower {
     let (losses, chair) = (chair.losses().clone(), chair.clone());
@@ -270,6 +295,13 @@ fn database(args: &Args, me: InstanceId, release: Release) -> Result<Arc<Databas
     Ok(database)
 }
 
+/// The client of all agents, with as many descriptors as the process can spare.
+fn agent_client(keys: Source) -> Result<(AgentClient, ConnectionMetrics), AppError> {
+    let client = AgentClient::new(keys, AgentTimeouts::default())?.with_room(room(descriptors::raise_limit()));
+    let counted = client.clone();
+    Ok((client, ConnectionMetrics(Arc::new(move || counted.connections()))))
+}
+
 /// What the door is made of.
 struct Opening {
     desk: Desk,
@@ -280,6 +312,8 @@ struct Opening {
     measured: Measured,
     memory_door: Option<MemoryDoor>,
     drain: Duration,
+    connections: ConnectionMetrics,
+    stall: Duration,
 }
 
 /// What is asked at each scrape, because it changes by itself.
@@ -310,14 +344,14 @@ impl Opening {
         let (measured, into) =
             (self.measured, (groups.follower.clone(), groups.leadership.clone(), groups.database.clone()));
         groups.show_zeros();
-        let page = groups.page(self.office, http, tasks);
+        let page = groups.page(self.office, http, tasks, self.connections);
         let scrape = Arc::new(move || {
             measured.measure(&into);
             encode(&page)
         });
         let (desk, verifier, gate) = (self.desk, self.verifier, self.gate);
         let door = Door::from(Equipment { desk, verifier, scrape, gate, memory: self.memory_door });
-        let limits = Limits { drain: self.drain + LAST_WORDS, ..Limits::default() };
+        let limits = Limits { drain: self.drain + LAST_WORDS, stall: self.stall, ..Limits::default() };
         let steps = listener::Farewell { last_answers: self.ends.ending, idle: self.ends.idle };
         serve_until(listener, router(door, layers), listening, limits, steps);
     }
@@ -371,6 +405,7 @@ struct Groups {
     leadership: Arc<LeadershipMetrics>,
     losses: Arc<LossMetrics>,
     reconcile: Arc<ReconcileMetrics>,
+    rollouts: Arc<RolloutMetrics>,
     agents: Arc<AgentMetrics>,
     database: Arc<DatabaseMetrics>,
     requests: Arc<RequestMetrics>,
@@ -384,6 +419,7 @@ impl Default for Groups {
             leadership: Arc::new(LeadershipMetrics::new()),
             losses: Arc::new(LossMetrics::new()),
             reconcile: Arc::new(ReconcileMetrics::new()),
+            rollouts: Arc::new(RolloutMetrics::new()),
             agents: Arc::new(AgentMetrics::new()),
             database: Arc::new(DatabaseMetrics::new()),
             requests: Arc::new(RequestMetrics::new()),
@@ -400,7 +436,13 @@ impl Groups {
         self.requests.show_zeros();
     }
 
-    fn page(self, office: Office, http: Arc<HttpMetrics>, tasks: &TaskGroup) -> Metrics {
+    fn page(
+        self,
+        office: Office,
+        http: Arc<HttpMetrics>,
+        tasks: &TaskGroup,
+        connections: ConnectionMetrics,
+    ) -> Metrics {
         let counts = move || {
             let leading = office.leading();
             leading.map_or_else(FleetCounts::default, |leading| FleetCounts {
@@ -413,7 +455,9 @@ impl Groups {
             leadership: self.leadership,
             losses: self.losses,
             reconcile: self.reconcile,
+            rollouts: self.rollouts,
             agents: self.agents,
+            connections,
             database: self.database,
             follower: self.follower,
             fleet: FleetMetrics(Arc::new(counts)),

@@ -29,6 +29,7 @@ use crate::observe::{
 use crate::reconcile::{
     Bench, Engine, Heard, MayAct, Outlook, Preview, Quarantine, ReconcileMetrics, Settings, Tell, Tools, Waker,
 };
+use crate::rollout::{self, RolloutMetrics, Rollouts};
 use crate::service::{DatabaseMetrics, Leading, Office, Operation};
 
 /// What was found at the start of this process: whether a migration of ours was pending. A schema only moves forward, so
@@ -62,6 +63,7 @@ pub(super) struct Ingredients {
     pub(super) grace: Duration,
     pub(super) keep: Keep,
     pub(super) reconcile_metrics: Arc<ReconcileMetrics>,
+    pub(super) rollout_metrics: Arc<RolloutMetrics>,
     pub(super) database_metrics: Arc<DatabaseMetrics>,
     /// Computes whose work panics.
     pub(super) quarantine: quarantine::Limits,
@@ -117,7 +119,6 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let waker = Waker::default();
     let quarantine = quarantine_for(from, &writer, &mandate.chair);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
-    let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
     let bench = Bench {
         term: mandate.term,
@@ -131,8 +132,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let following = mandate.tasks.child("reconcile");
     following.spawn("losses", Kind::Worker, losses.journal(writer.clone(), following.token()));
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
-    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
-    following.spawn("retention", Kind::Worker, retention);
+    let rollouts = start_rollouts(from, &bench, &writer, &waker, &following);
     let outlook = start_following(from, &following, bench, &waker, &flusher);
     let (writing_for, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
@@ -148,6 +148,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         outlook,
         presence,
         hints,
+        rollouts,
     };
     from.office.open(leading);
     timed(Phase::Start, begun);
@@ -182,7 +183,7 @@ fn quarantine_for(from: &Ingredients, writer: &Writer, chair: &Handle) -> Quaran
     })
 }
 
-/// Starts who makes the fleet follow: the prober, the engine, and who saves what they see.
+/// Starts who makes the fleet follow: the prober, the engine, who saves what they see, and who looks after the journal.
 fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &Waker, flusher: &Flusher) -> Outlook {
     let prober = Prober::new(ProberTools {
         snapshot: bench.snapshot.clone(),
@@ -194,12 +195,34 @@ fn start_following(from: &Ingredients, tasks: &TaskGroup, bench: Bench, waker: &
         hints: bench.hints.clone(),
         metrics: from.presence.1.clone(),
     });
+    let retention = look_after_journal(from.database.clone(), bench.term.clone(), from.keep, tasks.token());
+    tasks.spawn("retention", Kind::Worker, retention);
     let engine = Engine::new(bench, waker.clone(), from.engine);
     let outlook = engine.outlook();
     tasks.spawn("engine", Kind::Vital, engine.run(tasks.token()));
     tasks.spawn("flush", Kind::Vital, flusher.clone().run(tasks.token()));
     tasks.spawn("prober", Kind::Vital, prober.run(tasks.token()));
     outlook
+}
+
+/// Starts the room of roll-outs: it goes on where the last leader's stopped.
+fn start_rollouts(
+    from: &Ingredients,
+    bench: &Bench,
+    writer: &Writer,
+    waker: &Waker,
+    following: &TaskGroup,
+) -> Rollouts {
+    let (rollouts, task) = Rollouts::open(rollout::Tools {
+        snapshot: bench.snapshot.clone(),
+        writer: writer.clone(),
+        database: from.database.clone(),
+        waker: waker.clone(),
+        may_act: bench.may_act.clone(),
+        metrics: from.rollout_metrics.clone(),
+    });
+    following.spawn("rollouts", Kind::Worker, task.run(following.token()));
+    rollouts
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.

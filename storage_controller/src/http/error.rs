@@ -37,6 +37,9 @@ pub(super) fn into_api(error: ServiceError) -> ApiError {
             body.spec_hash = spec_hash;
             ApiError::with_body(StatusCode::PRECONDITION_FAILED, body)
         }
+        ServiceError::UnknownRollout(_) => ApiError::new(StatusCode::NOT_FOUND, ErrorCode::UnknownRollout, msg),
+        ServiceError::RolloutConflict(_) => ApiError::new(StatusCode::CONFLICT, ErrorCode::RolloutConflict, msg),
+        ServiceError::RolloutPhase(_) => ApiError::new(StatusCode::CONFLICT, ErrorCode::RolloutPhase, msg),
         ServiceError::Refused { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidBody, msg),
         ServiceError::DatabaseAway { .. } => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::DatabaseAway, msg).retry_after(1).not_executed()

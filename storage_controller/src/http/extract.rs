@@ -4,7 +4,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use pgfleet_api::{ComputeId, ErrorCode, Generation};
+use pgfleet_api::{ComputeId, ErrorCode, Generation, RolloutId};
 use pgfleet_runtime::http::ApiError;
 use serde::de::DeserializeOwned;
 
@@ -15,13 +15,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let refuse = |error: PathRejection| {
-            let said = error.body_text();
-            let said = said.rsplit(": ").next().unwrap_or(&said).to_owned();
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidRequest, said).at("compute_id")
-        };
+        let refuse = |error| no_name(&error, "compute_id");
         Path::<ComputeId>::from_request_parts(parts, state).await.map(|Path(id)| Self(id)).map_err(refuse)
     }
+}
+
+/// The roll-out a path names.
+pub(super) struct Named(pub(super) RolloutId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let refuse = |error| no_name(&error, "rollout_id");
+        Path::<RolloutId>::from_request_parts(parts, state).await.map(|Path(id)| Self(id)).map_err(refuse)
+    }
+}
+
+fn no_name(error: &PathRejection, path: &str) -> ApiError {
+    let said = error.body_text();
+    let said = said.rsplit(": ").next().unwrap_or(&said).to_owned();
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidRequest, said).at(path)
 }
 
 /// The query, as a value.

@@ -19,6 +19,7 @@ mod metrics;
 mod openapi;
 mod pieces;
 mod pull;
+mod rollout;
 mod wait;
 mod watch;
 mod way;
@@ -89,7 +90,7 @@ impl Door {
 }
 
 /// Route templates, for the metrics' label; a test compares them with the router's.
-pub const ROUTES: [&str; 26] = [
+pub const ROUTES: [&str; 33] = [
     "/live",
     "/ready",
     "/leader",
@@ -116,6 +117,13 @@ pub const ROUTES: [&str; 26] = [
     "/control/v1/watch",
     "/control/v1/compute/{compute_id}/unquarantine",
     "/compute/api/v2/computes/{compute_id}/spec",
+    "/control/v1/rollout",
+    "/control/v1/rollout/{rollout_id}",
+    "/control/v1/rollout/{rollout_id}/compute",
+    "/control/v1/rollout/{rollout_id}/pause",
+    "/control/v1/rollout/{rollout_id}/resume",
+    "/control/v1/rollout/{rollout_id}/abort",
+    "/control/v1/rollout/{rollout_id}/rollback",
 ];
 
 /// The whole router with its layers.
@@ -180,6 +188,9 @@ fn reads() -> OpenApiRouter<Door> {
         .routes(routes!(compute::wait))
         .routes(routes!(compute::history))
         .routes(routes!(act::explain))
+        .routes(routes!(rollout::list))
+        .routes(routes!(rollout::get))
+        .routes(routes!(rollout::computes))
 }
 
 /// Executed by the leader; what they say is of its own process, or has a place in the order of changes and may come late.
@@ -196,6 +207,11 @@ fn writes() -> OpenApiRouter<Door> {
         .routes(routes!(compute::delete))
         .routes(routes!(apply::apply))
         .routes(routes!(compute::unquarantine))
+        .routes(routes!(rollout::start))
+        .routes(routes!(rollout::pause))
+        .routes(routes!(rollout::resume))
+        .routes(routes!(rollout::abort))
+        .routes(routes!(rollout::rollback))
         .routes(routes!(act::terminate))
         .routes(routes!(act::refresh))
 }

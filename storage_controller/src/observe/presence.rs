@@ -15,6 +15,7 @@ use pgfleet_api::availability::Availability;
 use pgfleet_api::compute::{ComputeView, Observed};
 use pgfleet_domain::availability::{Event, Fleet, State, Turn, transition};
 use pgfleet_domain::budget::Budget;
+use pgfleet_domain::explain::Doing;
 use pgfleet_domain::probing::{Pace, spread};
 use tokio::time::Instant;
 
@@ -90,6 +91,9 @@ struct Course {
     pause: Duration,
     /// Tries without an answer.
     failures: u32,
+    /// When the last look was over, and when the next one is due.
+    looked_at: Duration,
+    due_at: Duration,
 }
 
 impl Course {
@@ -157,6 +161,8 @@ impl Presence {
             silent_since: Duration::ZERO,
             pause: self.settings.pace.max,
             failures: 0,
+            looked_at: Duration::ZERO,
+            due_at: Duration::ZERO,
         };
         book.count(state, true);
         book.courses.insert(entry.record.compute_id.clone(), course);
@@ -249,16 +255,43 @@ impl Presence {
     /// How long until the next look, and whether that one is paid from the connect budget.
     pub(super) fn next_look(&self, id: &ComputeId, news: bool) -> (Duration, bool) {
         let pace = self.settings.pace;
-        let mut book = self.lock();
+        let (mut book, now) = (self.lock(), self.began.elapsed());
         let Some(course) = book.courses.get_mut(id) else { return (pace.max, true) };
         let jitter = rand::random::<f64>();
-        if course.state.is_silent() && course.failures > 0 {
-            let is_offline = course.state == State::Offline;
-            course.pause = pace.min;
-            return (pace.retry(course.failures - 1, is_offline, jitter), true);
-        }
-        course.pause = pace.after(course.pause, news);
-        (spread(course.pause, jitter), course.contact() != Contact::Answers)
+        let is_silent = course.state.is_silent() && course.failures > 0;
+        course.pause = if is_silent { pace.min } else { pace.after(course.pause, news) };
+        let pause = if is_silent {
+            pace.retry(course.failures - 1, course.state == State::Offline, jitter)
+        } else {
+            spread(course.pause, jitter)
+        };
+        (course.looked_at, course.due_at) = (now, now + pause);
+        (pause, course.contact() != Contact::Answers)
+    }
+
+    /// How the agent of a compute is asked that does not answer; `None`: it does.
+    #[must_use]
+    pub fn doing(&self, id: &ComputeId) -> Option<Doing> {
+        let (book, now) = (self.lock(), self.began.elapsed());
+        let course = book.courses.get(id).filter(|course| course.state.is_silent() && course.failures > 0)?;
+        Some(Doing::BackingOff {
+            times: course.failures,
+            lasts: now.saturating_sub(course.silent_since),
+            left: course.due_at.saturating_sub(now),
+        })
+    }
+
+    /// How long until a look that somebody hints at is not too soon after the last one.
+    pub(super) fn too_soon(&self, id: &ComputeId) -> Duration {
+        let looked_at = self.lock().courses.get(id).map_or(Duration::ZERO, |course| course.looked_at);
+        (looked_at + self.settings.pace.min / 4).saturating_sub(self.began.elapsed())
+    }
+
+    /// The time for the first looks at so many computes: it leaves a quarter of the connect budget to others.
+    pub(super) fn first_looks_within(&self, computes: usize) -> Duration {
+        let computes = u32::try_from(computes).unwrap_or(u32::MAX);
+        let by_budget = Duration::from_secs(4) * computes / (self.settings.connect_rate.saturating_mul(3).max(1));
+        self.settings.pace.max.max(by_budget)
     }
 
     /// Somebody wants to hear of a silent one soon: its tries begin anew.

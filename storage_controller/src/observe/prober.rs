@@ -69,10 +69,12 @@ pub struct Prober {
     tools: Arc<ProberTools>,
     well: Agenda<ComputeId, Instant>,
     doubtful: Agenda<ComputeId, Instant>,
+    /// Doubtful ones whose owners wait; they go first.
+    wanted: Agenda<ComputeId, Instant>,
     /// Probes of those that answer.
     places: Places<Id, Instant>,
     running: HashMap<Id, Probe>,
-    /// When each was asked last, while it is.
+    /// Who is being asked, and why they are to be asked again.
     busy: HashMap<ComputeId, Option<Hint>>,
     doubtful_running: usize,
     /// No token before.
@@ -98,6 +100,7 @@ impl Prober {
             tools: Arc::new(tools),
             well: Agenda::default(),
             doubtful: Agenda::default(),
+            wanted: Agenda::default(),
             places: Places::new(WELL),
             running: HashMap::new(),
             busy: HashMap::new(),
@@ -135,14 +138,15 @@ impl Prober {
         Ok(())
     }
 
-    /// The next page of the fleet; the first looks are spread over the longest pause.
+    /// The next page of the fleet; the first looks are spread.
     fn learn(&mut self) {
         let Some(last) = self.learned.take() else { return };
         let (page, more) = self.tools.snapshot.page(&Filter::default(), last.as_ref(), PAGE);
-        let now = Instant::now();
+        let (now, presence) = (Instant::now(), &self.tools.presence);
+        let within = presence.first_looks_within(self.tools.snapshot.count());
         for entry in &page {
-            if self.tools.presence.meet(entry) {
-                let first = self.tools.presence.pace().max.mul_f64(rand::random::<f64>());
+            if presence.meet(entry) {
+                let first = within.mul_f64(rand::random::<f64>());
                 self.doubtful.set_earlier(entry.record.compute_id.clone(), now + first);
             }
         }
@@ -156,8 +160,12 @@ impl Prober {
         // What is due and was not begun has no room: a place that turns slow makes some, and so does a probe that ends.
         let well = self.well.due().map(|at| if at > now { Some(at) } else { self.places.ripens() });
         let room = self.doubtful_running < DOUBTFUL;
-        let doubtful = self.doubtful.due().filter(|_| room).map(|at| self.budget_at.map_or(at, |from| at.max(from)));
+        let doubtful = self.doubtful_due().filter(|_| room).map(|at| self.budget_at.map_or(at, |from| at.max(from)));
         well.flatten().into_iter().chain(doubtful).min()
+    }
+
+    fn doubtful_due(&self) -> Option<Instant> {
+        self.wanted.due().into_iter().chain(self.doubtful.due()).min()
     }
 
     fn start(&mut self, probes: &mut JoinSet<Look>) {
@@ -167,16 +175,20 @@ impl Prober {
             self.probe(id, false, probes, now);
         }
         self.budget_at = self.budget_at.filter(|from| *from > now);
-        while self.doubtful_running < DOUBTFUL && self.budget_at.is_none() && self.doubtful.due() <= Some(now) {
+        while self.doubtful_running < DOUBTFUL && self.doubtful_due().is_some_and(|at| at <= now) {
+            if self.budget_at.is_some() {
+                break;
+            }
             if let Err(wait) = self.tools.presence.take_connect() {
                 self.tools.metrics.waited_for_budget();
                 self.budget_at = Some(now + wait);
                 break;
             }
-            let Some(id) = self.doubtful.take_due(now) else { break };
+            let Some(id) = self.wanted.take_due(now).or_else(|| self.doubtful.take_due(now)) else { break };
+            self.doubtful.remove(&id);
             self.probe(id, true, probes, now);
         }
-        let late = self.well.due().into_iter().chain(self.doubtful.due()).min();
+        let late = self.well.due().into_iter().chain(self.doubtful_due()).min();
         self.tools.metrics.filled(self.running.len(), late.map(|at| now.saturating_duration_since(at)));
     }
 
@@ -228,6 +240,7 @@ impl Prober {
         let (this, other) =
             if is_doubtful { (&mut self.doubtful, &mut self.well) } else { (&mut self.well, &mut self.doubtful) };
         other.remove(&id);
+        self.wanted.remove(&id);
         this.set(id, now + pause);
     }
 
@@ -245,11 +258,12 @@ impl Prober {
         let at = match hint {
             // Passes look at it meanwhile.
             Hint::Committed => now + spread(presence.pace().min, rand::random::<f64>()),
-            Hint::Reported => now + GATHER,
+            // However often it reports.
+            Hint::Reported => now + GATHER.max(presence.too_soon(&id)),
             Hint::Unanswered => return self.again(id, false, now),
             Hint::Wanted => {
                 presence.wanted(&id);
-                now
+                return self.wanted.set_earlier(id, now);
             }
         };
         if presence.contact(&id) == Contact::Answers {

@@ -33,7 +33,7 @@ pub(super) async fn end(
             tracing::info!(compute_id = %id, term = %bench.term.term(), %generation, "compute ended as its operator asked");
             let pending = record.policy.wanted(record.generation);
             if pending.is_none() {
-                bench.quarantine.journal(id, json!({"op": "stop", "generation": generation})).await;
+                bench.quarantine.journal(id, json!({"op": "stop", "agent_generation": generation})).await;
             }
             look_at_the_end(bench, id, entry).await;
             match pending {

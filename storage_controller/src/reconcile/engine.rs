@@ -22,7 +22,7 @@ use tracing::field::Empty;
 
 use super::metrics::{Fill, PassOutcome, Room};
 use super::outlook::Outlook;
-use super::pass::{Bench, Next, run};
+use super::pass::{Bench, Next, asks, run};
 use super::quarantine::Admission;
 use super::queue::{Gate, Priority, Queue, Taken, host};
 use super::scan::Scan;
@@ -222,7 +222,9 @@ impl Engine {
     fn start_passes(&mut self, passes: &mut JoinSet<Next>) {
         let now = Instant::now();
         while self.places.is_free(now) {
-            let Some(taken) = self.queue.pop() else { return };
+            // However many repairs hang, there are places for changes.
+            let only_changes = self.places.running() >= self.settings.limits().slow_limit;
+            let Some(taken) = self.queue.pop(only_changes) else { return };
             self.start_pass(taken, passes, now);
         }
     }
@@ -243,8 +245,9 @@ impl Engine {
             }
         };
         match self.bench.presence.contact(&id) {
-            // The try of a quarantined compute waits for nothing: it is the only one for long, and used up by now.
-            _ if next_try.is_some() => {}
+            // The try of a quarantined compute waits for nothing: it is the only one for long, and used up by now. Nor does
+            // a pass for which no agent is needed.
+            _ if next_try.is_some() || !asks(&entry) => {}
             Contact::Silent => {
                 self.outlook.rests(&id);
                 if taken.priority == Priority::Change {

@@ -78,6 +78,15 @@ pub(super) async fn run(bench: &Bench, id: &ComputeId, is_try: bool) -> Next {
     }
 }
 
+/// Whether a pass over it would call its agent.
+pub(super) fn asks(entry: &Entry) -> bool {
+    match step(entry.record.policy, &entry.intent(), entry.observed.as_deref()) {
+        Step::Plan(Plan::Rest) => suspend::timeout(entry).is_some(),
+        Step::Plan(Plan::Probe | Plan::Push | Plan::AgentAhead(_)) | Step::End { .. } => true,
+        Step::HandsOff | Step::Done(_) => false,
+    }
+}
+
 async fn probe(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
     match bench.agents.probe(&entry.record.agent_url).await {
         Ok(probed) => {
@@ -131,7 +140,7 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.refused(id, call, &why, error.refusal().map(|body| body.code));
+    bench.snapshot.refused(id, call, &why, error.answered());
     match (call, is_silence(error)) {
         // An agent may answer for its status and yet take too long for a spec: the prober finds out.
         (Call::Push, Some(true)) if matches!(error, AgentError::Timeout { .. }) => {

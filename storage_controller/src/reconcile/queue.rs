@@ -88,6 +88,11 @@ impl Lanes {
         self.lanes.iter().all(BTreeMap::is_empty)
     }
 
+    /// The next change, though it may not be its turn.
+    fn pick_change(&mut self) -> Option<ComputeId> {
+        self.lanes.get_mut(Priority::Change.index())?.pop_first().map(|(_, id)| id)
+    }
+
     fn pick(&mut self) -> Option<ComputeId> {
         let favoured = TURNS.get(self.turn % TURNS.len()).copied().unwrap_or(Priority::Change);
         let taken = std::iter::once(favoured)
@@ -153,9 +158,9 @@ impl Queue {
         }
     }
 
-    /// Takes the next one that does not wait at a gate.
-    pub(super) fn pop(&mut self) -> Option<Taken> {
-        let id = self.open.pick()?;
+    /// Takes the next one that does not wait at a gate; `only_changes`: the next change.
+    pub(super) fn pop(&mut self, only_changes: bool) -> Option<Taken> {
+        let id = if only_changes { self.open.pick_change()? } else { self.open.pick()? };
         let Standing { priority, ticket, from, .. } = self.known.remove(&id)?;
         self.count(priority, false);
         Some(Taken { id, priority, ticket, from })

@@ -2,11 +2,12 @@
 
 use pgfleet_api::controller::{LeaderRef, Role};
 use pgfleet_api::policy::Mode;
-use pgfleet_api::{ComputeId, Generation, SpecHash};
+use pgfleet_api::{ComputeId, Generation, RolloutId, SpecHash};
 use pgfleet_domain::spec::SpecError;
 use pgfleet_persistence::{DbError, WriteError};
 
 pub use crate::leadership::{StepDownRefusal, TakeOverRefusal};
+use crate::rollout::RolloutError;
 
 /// An error of the desk. The door decides the status.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,15 @@ pub enum ServiceError {
         /// Its current content.
         spec_hash: Option<SpecHash>,
     },
+    /// There is no such roll-out.
+    #[error("there is no roll-out {0}")]
+    UnknownRollout(RolloutId),
+    /// Another roll-out is in the way.
+    #[error("{0}")]
+    RolloutConflict(String),
+    /// The roll-out's phase does not allow this.
+    #[error("{0}")]
+    RolloutPhase(String),
     /// PostgreSQL refuses the change.
     #[error("the database refuses this change ({sqlstate}): {msg}")]
     Refused {
@@ -93,6 +103,27 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// A roll-out's error, in the words of the desk.
+    #[must_use]
+    pub(super) fn of_rollout(error: RolloutError, not_leading: impl FnOnce() -> Self) -> Self {
+        let line = error.to_string();
+        match error {
+            RolloutError::NotLeading | RolloutError::Write(WriteError::NotLeader) => not_leading(),
+            RolloutError::Rule(rule) => Self::Rule(rule),
+            RolloutError::Unknown(id) => Self::UnknownRollout(id),
+            RolloutError::Exists(_) | RolloutError::Conflict { .. } => Self::RolloutConflict(line),
+            RolloutError::Phase { .. } | RolloutError::Unreadable(_) => Self::RolloutPhase(line),
+            RolloutError::Database(error) => Self::Database(error),
+            RolloutError::Write(WriteError::Refused { sqlstate, msg }) => Self::Refused { sqlstate, msg },
+            RolloutError::Write(WriteError::OutcomeUnknown) => Self::OutcomeUnknown,
+            RolloutError::Write(WriteError::Unavailable { msg }) => Self::DatabaseAway { msg },
+            // Neither is about a roll-out's own rows.
+            RolloutError::Write(error @ (WriteError::UnknownCompute | WriteError::PreconditionFailed { .. })) => {
+                Self::DatabaseAway { msg: error.to_string() }
+            }
+        }
+    }
+
     /// A write's error, in the words of the desk.
     #[must_use]
     pub(super) fn of_write(error: WriteError, compute_id: &ComputeId, not_leading: impl FnOnce() -> Self) -> Self {

@@ -36,7 +36,7 @@ impl Desk {
             observed: entry.observed.as_deref(),
             trouble,
             held,
-            doing: leading.outlook.of(id),
+            doing: leading.outlook.of(id).or_else(|| leading.presence.doing(id)),
             lease_proved: self.leadership.may_act(),
         });
         let next = explained.next.map(|(says, left)| NextStep {

@@ -15,6 +15,7 @@ mod history;
 mod metrics;
 mod pull;
 mod report;
+mod rollout;
 mod rules;
 mod watching;
 
@@ -36,6 +37,7 @@ use crate::leadership::Handle;
 pub use crate::leadership::{Lines, Peer, Standing, SteppedDown, pieces};
 use crate::observe::{Hints, Presence, Snapshot};
 use crate::reconcile::{Outlook, Preview, Quarantine, Waker};
+use crate::rollout::Rollouts;
 
 /// What a leader works with; exists from the end of the take-over to the beginning of the step-down.
 pub struct Leading {
@@ -61,6 +63,8 @@ pub struct Leading {
     pub presence: Presence,
     /// Whom the prober asks sooner: what agents report goes here.
     pub hints: Hints,
+    /// Changes in waves.
+    pub rollouts: Rollouts,
 }
 
 /// Where the current leadership's tools lie. Empty while this member does not lead.

@@ -84,3 +84,51 @@ async fn all_at_once_is_our_own_fault_and_a_half_is_not() {
         assert!(said.contains(&format!("\"availability\":\"{availability}\"")), "{said}");
     }
 }
+
+/// A new leader knows from memory what is unfinished, and does that before it looks at anybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_pushes_first_what_is_unfinished() {
+    let Some((_cluster, url)) = database("a_new_leader_pushes_first_what_is_unfinished").await else { return };
+    let first = Controller::start(&url, &[]).await;
+    let client = first.client();
+    let fleet = Fleet::start((0..500).map(|_| (Manner::Good, At::Alone))).await;
+    fleet.register(&client).await;
+    first.metric_becomes("storage_controller_computes_lagging", PATIENCE, |lagging| lagging == 0.0).await;
+    fleet.vanish(499..500, true);
+    client.put_spec(fleet.id(499), &marked(1), None).await.unwrap();
+    first.metric_becomes("storage_controller_computes_silent", PATIENCE, |silent| silent == 1.0).await;
+    let saved = "storage_controller_computes_lagging_by_age{age=\"under_5s\"}";
+    first.metric_becomes(saved, PATIENCE, |lagging| lagging == 1.0).await;
+    drop(first);
+
+    fleet.vanish(499..500, false);
+    let begun = Instant::now();
+    // So rarely that no look comes by chance.
+    let _second = Controller::start(&url, &["--probe-min", "1h", "--probe-max", "1h"]).await;
+    wait_until("it is pushed", PATIENCE, async || fleet.pushes(499) == 2).await;
+    let connects = fleet.connects_since(begun);
+    assert!(connects <= 3, "{connects} agents were asked before");
+    assert!((0..499).all(|n| fleet.pushes(n) == 1), "nobody else was pushed to");
+}
+
+/// An owner's change for an agent that does not answer makes it asked at once, whatever its back-off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_for_one_that_is_silent_makes_it_asked_at_once() {
+    let Some((_cluster, url)) = database("a_change_for_one_that_is_silent_makes_it_asked_at_once").await else {
+        return;
+    };
+    let args = ["--probe-min", "1h", "--probe-max", "1h", "--max-offline-interval", "4s"];
+    let controller = Controller::start(&url, &args).await;
+    let client = controller.client();
+    let fleet = Fleet::start([(Manner::Good, At::Alone)]).await;
+    fleet.vanish(0..1, true);
+    fleet.register(&client).await;
+    let offline = "storage_controller_computes_by_availability{availability=\"offline\"}";
+    controller.metric_becomes(offline, PATIENCE, |offline| offline == 1.0).await;
+    // From now on it is asked rarely: the pauses have grown, and reach for an hour.
+    fleet.vanish(0..1, false);
+    client.put_spec(fleet.id(0), &marked(1), None).await.unwrap();
+    let begun = Instant::now();
+    wait_until("it is pushed", PATIENCE, async || fleet.pushes(0) == 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "after {:?}", begun.elapsed());
+}

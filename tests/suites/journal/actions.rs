@@ -123,6 +123,20 @@ async fn refresh_applies_again() {
     assert_eq!(call.send().await.refusal(), (422, ErrorCode::InvalidRequest));
 }
 
+/// An agent that reports by itself is seen as it is long before its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_reports_its_changes() {
+    let Some(fleet) = Fleet::start("an_agent_reports_its_changes").await else { return };
+    let a = fleet.controller("a").probe_interval("600s").start_leader().await;
+    let client = fleet.client(&[&a]);
+    let reporting = ["--report", "-p", a.url()];
+    let agent = fleet.agent("c1").token(&fleet.keys().compute("c1")).args(&reporting).start().await;
+    converge(&client, &agent, marked("first")).await;
+    let ended = agent.call("POST", "/terminate").send().await;
+    assert_eq!(ended.status, 200, "{}", ended.body);
+    seen_as(&client, &agent, ComputeState::Terminated).await;
+}
+
 /// A report is a hint: the agent is asked at once, and what it says is believed. A token of another compute is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_brings_a_probe() {

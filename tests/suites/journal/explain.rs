@@ -39,7 +39,7 @@ async fn each_cause_has_its_code() {
     bad["cluster"]["settings"][0] = json!({"name": "work_mem", "value": "many", "vartype": "string"});
     client.put_spec(&agent.id, &bad, None).await.unwrap();
     let rejected = explained(&client, "c1", ExplainCode::Rejected).await;
-    assert!(rejected.says.contains("work_mem") && !rejected.converged, "{rejected:?}");
+    assert!(rejected.says.contains("spec cluster.settings[0]: ") && !rejected.converged, "{rejected:?}");
     assert!(rejected.advice.unwrap().contains("pgfleet compute refresh c1"));
 
     let answer =

@@ -16,6 +16,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::plan::{Before, Planned, Stamp, Write, plan};
+use super::rollout::RolloutRows;
 use super::{Change, Item, WriteError};
 use crate::database::Database;
 use crate::error::DbError;
@@ -166,6 +167,7 @@ impl Wire {
     /// Moves the cursor from `last` to the last number given, and writes what was planned.
     pub(super) async fn write(&self, rows: &Rows, last: i64, now: DateTime<Utc>, term: Term) -> Result<(), DbError> {
         let client = self.client();
+        rows.rollouts.write(client, now).await?;
         let (c, o, j) = (&rows.computes, &rows.observed, &rows.journal);
         let number = term.get();
         let (cursor_params, forget_params): (Params<2>, Params<1>) = ([&last, &rows.last], [&rows.forgotten]);
@@ -271,6 +273,7 @@ pub(super) struct Rows {
     forgotten: Vec<String>,
     observed: ObservedColumns,
     journal: JournalColumns,
+    rollouts: RolloutRows,
 }
 
 #[derive(Default)]
@@ -323,7 +326,12 @@ impl Rows {
     }
 
     fn push(&mut self, write: &Write, seq: i64, item: &Item) -> Result<(), DbError> {
+        if let Change::Rollout(change) = &item.change {
+            let written = if let Write::Compute(record) = write { record.generation } else { Generation(0) };
+            self.rollouts.push(change, written);
+        }
         match write {
+            Write::Rollout => {}
             Write::Compute(record) => {
                 let c = &mut self.computes;
                 c.ids.push(record.compute_id.to_string());
@@ -414,7 +422,12 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
         }
         (Change::Act { action, .. }, Write::Compute(record)) => {
             let op = action.map_or("refresh", |(action, _)| action.as_str());
-            Some(json!({"op": op, "mode": action.map(|(_, mode)| mode), "generation": record.generation}))
+            Some(json!({
+                "op": op,
+                "mode": action.map(|(_, mode)| mode),
+                "generation": record.generation,
+                "spec_hash": record.spec_hash,
+            }))
         }
         (Change::Acted { .. }, Write::Compute(record)) => {
             Some(json!({"op": "terminated", "generation": record.generation}))
@@ -427,6 +440,8 @@ fn action(change: &Change, write: &Write) -> Option<Value> {
             "generation": record.generation,
             "spec_hash": record.spec_hash,
         })),
+        (Change::Rollout(change), Write::Compute(record)) => change.action(Some(record.generation)),
+        (Change::Rollout(change), Write::Rollout) => change.action(None),
         (Change::Delete { .. } | Change::Acted { .. }, Write::Tombstone { generation, .. }) => {
             Some(json!({"op": "delete", "generation": generation}))
         }

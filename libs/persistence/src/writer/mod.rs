@@ -14,6 +14,7 @@
 
 mod batch;
 mod plan;
+mod rollout;
 mod task;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::records::ComputeRecord;
 use crate::term::LeaderTerm;
 
 pub(crate) use batch::Wire;
+pub use rollout::{Hand, NewRollout, NewTarget, RolloutChange};
 pub use task::WriterTask;
 
 /// Changes that may wait or be written at one time; further callers wait for their turn.
@@ -155,6 +157,8 @@ pub enum Change {
     },
     /// A line for the journal.
     Journal(Action),
+    /// A change of a roll-out, and of the spec that goes with it.
+    Rollout(RolloutChange),
 }
 
 impl Change {
@@ -171,6 +175,7 @@ impl Change {
             | Self::Delete { compute_id }
             | Self::Observed { compute_id, .. } => Some(compute_id),
             Self::Journal(action) => action.compute_id.as_ref(),
+            Self::Rollout(change) => change.hand().map(|hand| &hand.compute_id),
         }
     }
 
@@ -178,6 +183,7 @@ impl Change {
         match self {
             Self::Register { spec, .. } => spec.as_ref(),
             Self::PutSpec { spec, .. } => Some(spec),
+            Self::Rollout(change) => change.hand().map(|hand| &hand.spec),
             Self::SetPolicy { .. }
             | Self::Act { .. }
             | Self::Acted { .. }
@@ -386,11 +392,20 @@ impl Writer {
     /// As [`Self::submit`] for many changes, which are taken together as far as a batch has room. The answers stand in the
     /// order of the changes.
     pub async fn submit_all(&self, changes: Vec<Change>) -> Vec<Result<Committed, WriteError>> {
+        self.submit_each(changes, None).await
+    }
+
+    /// As [`Self::submit_all`], for a wish of somebody.
+    pub async fn submit_all_for(&self, asker: &Asker, changes: Vec<Change>) -> Vec<Result<Committed, WriteError>> {
+        self.submit_each(changes, Some(asker)).await
+    }
+
+    async fn submit_each(&self, changes: Vec<Change>, asker: Option<&Asker>) -> Vec<Result<Committed, WriteError>> {
         let mut answers = Vec::with_capacity(changes.len());
         let mut changes = changes.into_iter();
         loop {
             let some: Vec<(Change, Option<Asker>)> =
-                changes.by_ref().take(task::BATCH_CHANGES).map(|change| (change, None)).collect();
+                changes.by_ref().take(task::BATCH_CHANGES).map(|change| (change, asker.cloned())).collect();
             if some.is_empty() {
                 return answers;
             }

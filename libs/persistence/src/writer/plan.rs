@@ -12,7 +12,7 @@ use pgfleet_api::policy::{ActionKind, Mode, PendingAction, Policy, PutPolicy};
 use pgfleet_api::{ComputeId, Generation, SpecHash};
 use serde_json::{Value, json};
 
-use super::{Action, Change, Committed, NewSpec, WriteError};
+use super::{Action, Change, Committed, NewSpec, RolloutChange, WriteError};
 use crate::records::{ComputeRecord, Labels, wants_timeout};
 
 /// The row of a compute as the transaction found it.
@@ -35,9 +35,20 @@ pub(super) struct Before {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Write {
     Compute(ComputeRecord),
-    Tombstone { compute_id: ComputeId, agent_url: String, generation: Generation, created_at: DateTime<Utc> },
-    Observed { compute_id: ComputeId, observed: Box<Observed>, transition: Option<Value> },
+    Tombstone {
+        compute_id: ComputeId,
+        agent_url: String,
+        generation: Generation,
+        created_at: DateTime<Utc>,
+    },
+    Observed {
+        compute_id: ComputeId,
+        observed: Box<Observed>,
+        transition: Option<Value>,
+    },
     Journal(Action),
+    /// Rows of a roll-out, without a spec.
+    Rollout,
 }
 
 /// A change that goes through: its answer and, if it is news, what to write under `answer.change_seq`.
@@ -72,14 +83,17 @@ pub(super) fn plan(
         }
         Change::PutSpec { compute_id, spec, if_match } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
-            if if_match.is_some_and(|wanted| wanted != row.generation) {
-                return Err(WriteError::PreconditionFailed {
-                    generation: row.generation,
-                    spec_hash: row.spec_hash.clone(),
-                });
-            }
+            is_at(row, *if_match)?;
             Ok(register(compute_id, &row.agent_url, &row.labels, Some(spec), before, stamp))
         }
+        Change::Rollout(change) => match change.hand() {
+            Some(hand) => {
+                let row = live.ok_or(WriteError::UnknownCompute)?;
+                is_at(row, Some(hand.if_match))?;
+                Ok(register(&hand.compute_id, &row.agent_url, &row.labels, Some(&hand.spec), before, stamp))
+            }
+            None => Ok(of_rollout(change, stamp)),
+        },
         Change::SetPolicy { compute_id, policy } => {
             let row = live.ok_or(WriteError::UnknownCompute)?;
             Ok(set_policy(compute_id, *policy, row, stamp))
@@ -118,6 +132,31 @@ pub(super) fn plan(
             write: Some(Write::Journal(action.clone())),
         }),
     }
+}
+
+/// The condition of a caller that believes to know the current generation.
+fn is_at(row: &Before, wanted: Option<Generation>) -> Result<(), WriteError> {
+    match wanted {
+        Some(wanted) if wanted != row.generation => {
+            Err(WriteError::PreconditionFailed { generation: row.generation, spec_hash: row.spec_hash.clone() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn of_rollout(change: &RolloutChange, stamp: Stamp) -> Planned {
+    let changed = *change != RolloutChange::Barrier;
+    let answer = Committed {
+        compute_id: None,
+        generation: Generation(0),
+        spec_hash: None,
+        changed,
+        change_seq: if changed { stamp.last + 1 } else { stamp.last },
+        record: None,
+        observed: None,
+        deleted: false,
+    };
+    Planned { answer, write: changed.then_some(Write::Rollout) }
 }
 
 fn register(

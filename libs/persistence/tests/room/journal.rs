@@ -2,7 +2,7 @@
 
 use pgfleet_api::agent::ComputeState;
 use pgfleet_api::{BootId, ComputeId};
-use pgfleet_persistence::{Action, Change, JournalKind, Wanted, WriterHooks};
+use pgfleet_persistence::{Action, Change, Wanted, WriterHooks};
 use serde_json::json;
 
 use crate::support::{Fleet, Leader, id, observed, register, report};
@@ -71,4 +71,19 @@ async fn the_journal_of_a_compute_is_read_in_pages() {
     }
     assert_eq!(numbers, [6, 5, 4, 3, 2, 1, 0]);
     assert!(db.history(&id("nobody"), 3).await.unwrap().is_empty());
+
+    // By time and by kind: from a line's own moment on, and up to it without it.
+    let boot = BootId::generate();
+    leader.writer.submit(report("b", &observed(boot, 1, ComputeState::Running))).await.unwrap();
+    let all = db.history(&id("b"), 99).await.unwrap();
+    let (newest, at) = (all[0].clone(), all[3].at);
+    assert_eq!(newest.kind, JournalKind::Transition);
+    let find = async |wanted: Wanted| db.history_page(&id("b"), &wanted).await.unwrap();
+    let (since, until) =
+        (Wanted { since: Some(at), ..Wanted::default() }, Wanted { until: Some(at), ..Wanted::default() });
+    assert_eq!(find(since).await, all[..4]);
+    assert_eq!(find(until).await, all[4..]);
+    assert!(find(Wanted { until: Some(at), ..since }).await.is_empty());
+    assert_eq!(find(Wanted { kind: Some(JournalKind::Transition), ..Wanted::default() }).await, [newest]);
+    assert!(Wanted::default().is_everything() && !since.is_everything() && !until.is_everything());
 }

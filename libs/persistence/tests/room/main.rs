@@ -13,6 +13,7 @@ mod migrations;
 mod notices;
 mod outage;
 mod retention;
+mod rollout;
 mod specs;
 mod support;
 mod tls;

@@ -119,14 +119,16 @@ async fn old_tombstones_go_and_who_would_miss_one_loads_afresh() {
     }
     let mut far = Tail::new(Arc::clone(&fleet.member().await.db));
     let behind = far.load().await.unwrap().change_seq;
+    // One is deleted long ago, one not quite so long.
     for name in ["a", "b"] {
         leader.writer.submit(Change::Delete { compute_id: id(name) }).await.unwrap();
     }
     let mut near = Tail::new(Arc::clone(&fleet.member().await.db));
     let up_to_date = near.load().await.unwrap().change_seq;
     let client = fleet.client().await;
-    let age = "UPDATE computes SET deleted_at = deleted_at - interval '2 hours' WHERE compute_id = 'a'";
+    let age = "UPDATE computes SET deleted_at = deleted_at - interval '4 hours' WHERE compute_id = 'a'";
     client.execute(age, &[]).await.unwrap();
+    client.execute(&age.replace('4', "2").replace("'a'", "'b'"), &[]).await.unwrap();
 
     assert!(matches!(far.catch_up(behind).await.unwrap(), Caught::News(_)));
     let kept = turn(&leader, &keep(3600, LONG)).await;

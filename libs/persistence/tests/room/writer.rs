@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgfleet_api::agent::{ComputeState, ErrorDetail};
-use pgfleet_api::policy::{PutPolicy, SuspendPolicy};
+use pgfleet_api::agent::{ComputeState, ErrorDetail, TerminateMode};
+use pgfleet_api::policy::{ActionKind, Mode, PutPolicy, SuspendPolicy};
 use pgfleet_api::{BootId, Generation};
 use pgfleet_persistence::{
     Action, Asker, Caught, Change, Committed, Item, JournalKind, NewSpec, News, Tail, WriteError, Writer, WriterHooks,
@@ -432,6 +432,62 @@ async fn a_policy_is_journalled_outlives_specs_and_ends_with_the_compute() {
     let revived = leader.writer.submit(register("a", None)).await.unwrap();
     assert_eq!(revived.record.unwrap().policy.suspend, SuspendPolicy::Never);
     assert_eq!(value(&client, "SELECT policy FROM computes").await, json!({}));
+}
+
+/// An action is an intent: a generation of its own under the same content. It is done once, a later intent takes its place,
+/// and a policy that holds the compute back refuses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_takes_a_generation_and_is_done_once() {
+    let Some(fleet) = Fleet::new("an_action_takes_a_generation_and_is_done_once").await else { return };
+    let leader = leader(&fleet).await;
+    let act = |action: Option<ActionKind>| Change::Act {
+        compute_id: id("a"),
+        action: action.map(|action| (action, TerminateMode::Fast)),
+    };
+    let done = |generation| Change::Acted { compute_id: id("a"), generation: Generation(generation) };
+    let write = async |change| {
+        let asker = Asker { actor: "olga".to_owned(), reason: None };
+        leader.writer.submit_for(asker, change).await
+    };
+    assert_eq!(write(act(None)).await, Err(WriteError::UnknownCompute));
+    write(register("a", None)).await.unwrap();
+    assert!(!write(act(None)).await.unwrap().changed, "nothing was asked for yet");
+    write(put("a", '1')).await.unwrap();
+
+    let refreshed = write(act(None)).await.unwrap();
+    let record = refreshed.record.unwrap();
+    assert_eq!((record.generation, record.spec_hash, record.policy.pending), (Generation(2), Some(hash('1')), None));
+    assert_eq!(record.spec.as_deref(), Some(&*spec('1').spec));
+
+    let asked = write(act(Some(ActionKind::Terminate))).await.unwrap();
+    let pending = asked.record.unwrap().policy.pending.unwrap();
+    assert_eq!((pending.action, pending.generation), (ActionKind::Terminate, Generation(3)));
+    assert_eq!(leader.member.db.load().await.unwrap().computes[0].policy.pending, Some(pending), "it is stored");
+    let lift = |seen, above| Change::Lift {
+        compute_id: id("a"),
+        seen: Generation(seen),
+        above: Generation(above),
+        agent_hash: None,
+    };
+    let lifted = write(lift(3, 7)).await.unwrap().record.unwrap();
+    assert_eq!(lifted.policy.wanted(Generation(8)).map(|pending| pending.action), Some(ActionKind::Terminate));
+    assert!(!write(done(3)).await.unwrap().changed, "that one was passed over");
+    let ended = write(done(8)).await.unwrap();
+    assert_eq!((ended.generation, ended.record.unwrap().policy.pending), (Generation(8), None));
+    assert!(!write(done(8)).await.unwrap().changed, "once");
+
+    write(act(Some(ActionKind::Delete))).await.unwrap();
+    write(put("a", '2')).await.unwrap();
+    assert!(!write(done(9)).await.unwrap().deleted, "a later spec has taken its place");
+    let pause = PutPolicy { mode: Some(Mode::Pause), suspend: None };
+    write(Change::SetPolicy { compute_id: id("a"), policy: pause }).await.unwrap();
+    assert!(!write(act(Some(ActionKind::Delete))).await.unwrap().changed, "hands off");
+    let active = PutPolicy { mode: Some(Mode::Active), suspend: None };
+    write(Change::SetPolicy { compute_id: id("a"), policy: active }).await.unwrap();
+    let last = write(act(Some(ActionKind::Delete))).await.unwrap().generation;
+    let gone = write(done(last.get())).await.unwrap();
+    assert!(gone.deleted && gone.changed);
+    assert_eq!(write(done(last.get())).await, Err(WriteError::UnknownCompute));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,8 @@ use measured::metric::gauge::{FloatGaugeState, GaugeState, write_float_gauge, wr
 use measured::metric::group::Encoding;
 use measured::metric::name::MetricName;
 
+use crate::descriptors;
+
 /// Nest it under the namespace `process`.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessMetrics {
@@ -38,18 +40,6 @@ fn status_field(status: &str, name: &str) -> Option<i64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn open_fds() -> Option<i64> {
-    let entries = std::fs::read_dir("/proc/self/fd").ok()?.count();
-    // The directory that is being read is itself one of them.
-    i64::try_from(entries).ok().map(|n| n - 1)
-}
-
-fn max_fds() -> Option<i64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 impl<Enc: Encoding> MetricGroup<Enc> for ProcessMetrics
 where
     CounterState: MetricEncoding<Enc>,
@@ -72,8 +62,12 @@ where
             (MetricName::from_str("resident_memory_bytes"), "Resident memory.", kib("VmRSS")),
             (MetricName::from_str("virtual_memory_bytes"), "Virtual memory.", kib("VmSize")),
             (MetricName::from_str("threads"), "Threads.", status_field(&status, "Threads")),
-            (MetricName::from_str("open_fds"), "Open file descriptors.", open_fds()),
-            (MetricName::from_str("max_fds"), "Limit of open file descriptors.", max_fds()),
+            (MetricName::from_str("open_fds"), "Open file descriptors.", descriptors::open()),
+            (
+                MetricName::from_str("max_fds"),
+                "Limit of open file descriptors.",
+                i64::try_from(descriptors::limit()).ok(),
+            ),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {

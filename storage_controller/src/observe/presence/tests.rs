@@ -126,12 +126,34 @@ fn one_that_comes_and_goes_is_asked_less_and_less() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         presence.unanswered(&compute);
-        pauses.push(presence.next_look(id, false).0);
+        let pause = presence.next_look(id, false).0;
+        let Some(Doing::BackingOff { times, left, .. }) = presence.doing(id) else { panic!("it is asked again") };
+        assert!(
+            times as usize == pauses.len() + 1 && left <= pause && left + s(1) > pause,
+            "{times} {left:?} {pause:?}"
+        );
+        pauses.push(pause);
         presence.answered(&compute, &seen(ComputeState::Running));
     }
     assert!(pauses.last() > Some(&s(4)), "{pauses:?}");
+    assert_eq!(presence.doing(id), None);
     // It stays: the next failure is a first one.
     presence.answered(&compute, &seen(ComputeState::Running));
     presence.unanswered(&compute);
     assert!(presence.next_look(id, false).0 <= Duration::from_millis(100));
+}
+
+/// The first looks of a new leader fit into the connect budget; a report does not make a look right after another.
+#[test]
+fn looks_are_spread() {
+    let (mut presence, compute) = (presence(), entry(1, Some(ComputeState::Running)));
+    let id = &compute.record.compute_id;
+    assert_eq!((presence.first_looks_within(10), presence.first_looks_within(30_000)), (s(30), s(400)));
+    presence.answered(&compute, &seen(ComputeState::Running));
+    pass(&mut presence, s(9));
+    assert_eq!(presence.too_soon(id), Duration::ZERO);
+    presence.next_look(id, true);
+    assert!(presence.too_soon(id) > Duration::from_millis(100));
+    pass(&mut presence, s(1));
+    assert_eq!(presence.too_soon(id), Duration::ZERO);
 }

@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS rollout_computes;
+DROP TABLE IF EXISTS rollouts;
