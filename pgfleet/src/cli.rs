@@ -18,11 +18,12 @@ use crate::rollout::RolloutVerb;
 #[derive(Debug, Parser)]
 #[command(name = "pgfleet", version, about, after_help = exit::HELP, arg_required_else_help = true)]
 pub struct Cli {
-    #[command(flatten)]
-    pub connection: Connection,
     /// Tables for people, JSON for programs.
     #[arg(short, long, value_enum, global = true, default_value = "table")]
     pub output: Output,
+    // After the others: its heading holds for what follows.
+    #[command(flatten)]
+    pub connection: Connection,
     #[command(subcommand)]
     pub noun: Noun,
 }

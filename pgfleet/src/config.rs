@@ -63,6 +63,7 @@ pub enum ConfigVerb {
     GetContexts,
     /// Make a context the current one.
     UseContext {
+        /// Name of the context.
         #[arg(value_parser = context_name)]
         name: String,
         #[command(flatten)]
@@ -70,6 +71,7 @@ pub enum ConfigVerb {
     },
     /// Make a context, or change what is given: --endpoint, --token-file, --ca, --request-timeout.
     SetContext {
+        /// Name of the context.
         #[arg(value_parser = context_name)]
         name: String,
         /// Make it the current one as well.
@@ -80,8 +82,10 @@ pub enum ConfigVerb {
     },
     /// Give a context another name.
     RenameContext {
+        /// Name of the context.
         #[arg(value_parser = context_name)]
         name: String,
+        /// Its new name.
         #[arg(value_parser = context_name)]
         new_name: String,
         #[command(flatten)]
@@ -89,6 +93,7 @@ pub enum ConfigVerb {
     },
     /// Remove a context. The files that it names stay.
     DeleteContext {
+        /// Name of the context.
         #[arg(value_parser = context_name)]
         name: String,
         #[command(flatten)]

@@ -25,26 +25,26 @@ pub struct Connection {
     #[arg(
         long = "endpoint",
         value_name = "URL",
-        env = "PGFLEET_ENDPOINTS",
+        env = "PGFLEET_ENDPOINTS", hide_env_values = true,
         value_delimiter = ',',
         global = true,
         value_parser = base_url
     )]
     pub endpoints: Vec<String>,
     /// File with the bearer token. Default: that of the context, or of the local cluster, whose endpoints are used.
-    #[arg(long, value_name = "FILE", env = "PGFLEET_TOKEN_FILE", global = true)]
+    #[arg(long, value_name = "FILE", env = "PGFLEET_TOKEN_FILE", hide_env_values = true, global = true)]
     pub token_file: Option<PathBuf>,
     /// File with the certificates (PEM) that alone are trusted for https. Default: the context's, else the system's.
-    #[arg(long, value_name = "FILE", env = "PGFLEET_CA", global = true)]
+    #[arg(long, value_name = "FILE", env = "PGFLEET_CA", hide_env_values = true, global = true)]
     pub ca: Option<PathBuf>,
     /// How long a request is tried, all members and attempts together, like 45s. Default: the context's, else 15s.
-    #[arg(long, value_name = "DURATION", env = "PGFLEET_REQUEST_TIMEOUT", global = true, value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "PGFLEET_REQUEST_TIMEOUT", hide_env_values = true, global = true, value_parser = duration)]
     pub request_timeout: Option<Duration>,
     /// The context to use. Default: the current one; see pgfleet config.
-    #[arg(long, value_name = "NAME", env = "PGFLEET_CONTEXT", global = true)]
+    #[arg(long, value_name = "NAME", env = "PGFLEET_CONTEXT", hide_env_values = true, global = true)]
     pub context: Option<String>,
     /// The file with the contexts. Default: pgfleet/config.toml in $XDG_CONFIG_HOME, else in ~/.config.
-    #[arg(long, value_name = "FILE", env = "PGFLEET_CONFIG", global = true)]
+    #[arg(long, value_name = "FILE", env = "PGFLEET_CONFIG", hide_env_values = true, global = true)]
     pub config: Option<PathBuf>,
     #[arg(skip)]
     sources: Sources,

@@ -9,8 +9,13 @@ use pgfleet_clients::transport::{RootsError, SetUpError};
 
 use crate::output::to_stderr;
 
-/// What `--help` says about exit codes.
+/// What `--help` ends with.
 pub const HELP: &str = "\
+First steps:
+  pgfleet local up    a whole cluster on this machine, to try; pgfleet local down ends it
+  pgfleet config set-context NAME --endpoint URL --token-file FILE --current    your own
+  pgfleet leader, pgfleet compute list, pgfleet compute put ID --agent-url URL --spec FILE --wait
+
 Exit codes:
   0   done
   1   failed: a rule refused it, a spec was rejected, time ran out
