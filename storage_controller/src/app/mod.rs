@@ -96,8 +96,7 @@ impl App {
         let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", listener.local_addr()));
         let me = InstanceId::generate();
         tracing::info!(instance_id = %me, %address, version = env!("CARGO_PKG_VERSION"), "controller starts");
-        let database = database(&args, me, release)?;
-        let prepared = Prepared::default();
+        let (database, prepared) = (database(&args, me, release)?, Prepared::default());
 
         let alarm = CancellationToken::new();
         let (signals, tasks) = (TaskGroup::new("process"), TaskGroup::with_alarm("controller", alarm.clone()));
@@ -144,8 +143,7 @@ impl App {
             losses: Losses::new(me, groups.losses.clone()),
             tasks: tasks.child("leadership"),
         });
-        let chair = leadership.clone();
-        let losses = leadership.losses().clone();
+        let (chair, losses) = (leadership.clone(), leadership.losses().clone());
         let follower = follower
             .on_reached(Arc::new(move |change_seq| chair.note_reached(change_seq)))
             .on_lost(Arc::new(move |known, found| losses.found(What::Changes, known, found)));
@@ -155,8 +153,8 @@ impl App {
         let gates = Gates::new(database.clone(), leadership.clone(), prepared, groups.database.clone());
         let desk = Desk::new(leadership, office.clone(), database.clone(), groups.database.clone());
         let memory_door = args.dev.then(|| warm::door(memory.clone()));
-        let drain = args.drain;
-        let opening = Opening { desk, verifier, gate, ends, office, memory: memory.clone(), memory_door, drain };
+        let (drain, shown) = (args.drain, memory.clone());
+        let opening = Opening { desk, verifier, gate, ends, office, memory: shown, memory_door, drain };
         opening.serve(listener, groups, &tasks, &listening);
         if let Some(path) = &args.port_file {
             let ports = [("http".to_owned(), port)].into();

@@ -1,6 +1,7 @@
 //! What a leader does: migrate, take the memory over, open the office, start writer, engine and sweep; and the way back.
 //! With a warm memory nothing here costs more for a larger fleet.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use pgfleet_runtime::supervisor::{Kind, TaskGroup};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::agents::Agents;
 use crate::leadership::{Handle, Mandate, Observations, Phase, TakeUp, TakeUpError, Work};
@@ -83,11 +85,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let losses = mandate.chair.losses().clone();
     let doubtful = losses.take_schema_doubt();
     if doubtful || !(from.prepared.is_migrated() || from.memory.is_migrated()) {
-        let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
-        // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
-        let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
-        from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran.ok_or(TakeUpError::CutShort)??;
+        migrate(from, &mandate).await?;
     }
     timed(Phase::Migrate, begun);
 
@@ -113,15 +111,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let (latest, committed) = watch::channel(change_seq);
     let (writer, writing) = start_writer(from, &mandate, &snapshot, latest);
     let waker = Waker::default();
-    let quarantine = Quarantine::new(Tools {
-        limits: from.quarantine,
-        writer: writer.clone(),
-        database: from.database.clone(),
-        metrics: from.reconcile_metrics.clone(),
-        tasks: from.tasks.clone(),
-        panics: from.panics.clone(),
-        tell: hears(&mandate.chair),
-    });
+    let quarantine = new_quarantine(from, &mandate.chair, &writer);
     let (term, proof) = (mandate.term.term(), Arc::downgrade(&mandate.term));
     let retaining = mandate.term.clone();
     let may_act: MayAct = Arc::new(move || mandate.chair.may_act());
@@ -141,21 +131,17 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     following.spawn("flush", Kind::Vital, flusher.clone().run(following.token()));
     let (sees, asks, wakes) = (snapshot.clone(), from.agents.clone(), waker.clone());
-    let hints = Hints::default();
-    let (hinted, seen, asked) = (hints.clone(), snapshot.clone(), from.agents.clone());
-    let hinting = hinted.follow(seen, asked, waker.clone(), quarantine.clone(), may_act.clone(), following.token());
-    following.spawn("hints", Kind::Vital, hinting);
-    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
-    following.spawn("retention", Kind::Worker, retention);
     let looking = sweep(sees, asks, wakes, quarantine.clone(), may_act.clone(), from.sweep, following.token());
     following.spawn("sweep", Kind::Vital, looking);
-    let rollouts = start_rollouts(from, &snapshot, &writer, &waker, may_act, &following);
-    let (writing_for, shown) = (writer.clone(), snapshot.clone());
-    let preview = Preview::new(from.agents.clone());
+    let retention = look_after_journal(from.database.clone(), retaining, from.keep, following.token());
+    following.spawn("retention", Kind::Worker, retention);
+    let rollouts = start_rollouts(from, &snapshot, &writer, &waker, may_act.clone(), &following);
+    let (handle, shown, preview) = (writer.clone(), snapshot.clone(), Preview::new(from.agents.clone()));
+    let hints = Hints::default();
     let leading = Leading {
         term,
         proof,
-        writer: writing_for,
+        writer: handle,
         snapshot: shown,
         waker,
         preview,
@@ -165,6 +151,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         hints,
         rollouts,
     };
+    following.spawn("hints", Kind::Vital, follow_hints(from, &leading, may_act, following.token()));
     from.office.open(leading);
     timed(Phase::Start, begun);
     Ok(Arc::new(Leadership {
@@ -177,6 +164,16 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+async fn migrate(from: &Ingredients, mandate: &Mandate) -> Result<(), TakeUpError> {
+    let begun = Instant::now();
+    let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
+    // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
+    let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
+    from.database_metrics.took(Operation::Migrate, begun.elapsed());
+    ran.ok_or(TakeUpError::CutShort)??;
+    Ok(())
 }
 
 /// Starts the room of roll-outs: it goes on where the last leader's stopped.
@@ -198,6 +195,30 @@ fn start_rollouts(
     });
     following.spawn("rollouts", Kind::Worker, task.run(following.token()));
     rollouts
+}
+
+fn new_quarantine(from: &Ingredients, chair: &Handle, writer: &Writer) -> Quarantine {
+    Quarantine::new(Tools {
+        limits: from.quarantine,
+        writer: writer.clone(),
+        database: from.database.clone(),
+        metrics: from.reconcile_metrics.clone(),
+        tasks: from.tasks.clone(),
+        panics: from.panics.clone(),
+        tell: hears(chair),
+    })
+}
+
+/// The task that asks agents which report a change.
+fn follow_hints(
+    from: &Ingredients,
+    leading: &Leading,
+    may_act: MayAct,
+    token: CancellationToken,
+) -> impl Future<Output = Result<(), Infallible>> + use<> {
+    let (snapshot, agents) = (leading.snapshot.clone(), from.agents.clone());
+    let (waker, quarantine) = (leading.waker.clone(), leading.quarantine.clone());
+    leading.hints.clone().follow(snapshot, agents, waker, quarantine, may_act, token)
 }
 
 /// What the engine hears from agents goes to the chair, which holds no task of the leadership.

@@ -93,7 +93,7 @@ fn reason(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         return refuse("a reason has at most 500 bytes");
     }
     match std::str::from_utf8(value.as_bytes()).map(str::trim) {
-        Ok(text) if text.is_empty() => Ok(None),
+        Ok("") => Ok(None),
         Ok(text) if !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
         Ok(_) | Err(_) => refuse("a reason is UTF-8 without control characters"),
     }
