@@ -83,10 +83,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     let losses = mandate.chair.losses().clone();
-    let doubtful = losses.take_schema_doubt();
-    if doubtful || !(from.prepared.is_migrated() || from.memory.is_migrated()) {
-        migrate(from, &mandate).await?;
-    }
+    migrate(from, &mandate).await?;
     timed(Phase::Migrate, begun);
 
     from.pauses.at(PausePoint::BeforeLoad).await;
@@ -166,7 +163,12 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     }))
 }
 
+/// Runs what is pending; nothing if nothing can be.
 async fn migrate(from: &Ingredients, mandate: &Mandate) -> Result<(), TakeUpError> {
+    let doubtful = mandate.chair.losses().take_schema_doubt();
+    if !doubtful && (from.prepared.is_migrated() || from.memory.is_migrated()) {
+        return Ok(());
+    }
     let begun = Instant::now();
     let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
     // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
