@@ -86,14 +86,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
 
     let begun = Instant::now();
     let losses = mandate.chair.losses().clone();
-    let doubtful = losses.take_schema_doubt();
-    if doubtful || !(from.prepared.is_migrated() || from.memory.is_migrated()) {
-        let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
-        // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
-        let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
-        from.database_metrics.took(Operation::Migrate, begun.elapsed());
-        ran.ok_or(TakeUpError::CutShort)??;
-    }
+    migrate(from, &mandate).await?;
     timed(Phase::Migrate, begun);
 
     from.pauses.at(PausePoint::BeforeLoad).await;
@@ -139,7 +132,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let leading = Leading {
         term,
         proof,
-        writer: writing_for,
+        writer: handle,
         snapshot: shown,
         waker,
         preview,
@@ -162,6 +155,21 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
         loan: Mutex::new(Some(loan)),
         grace: from.grace,
     }))
+}
+
+/// Runs what is pending; nothing if nothing can be.
+async fn migrate(from: &Ingredients, mandate: &Mandate) -> Result<(), TakeUpError> {
+    let doubtful = mandate.chair.losses().take_schema_doubt();
+    if !doubtful && (from.prepared.is_migrated() || from.memory.is_migrated()) {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let migrating = from.database.migrate(mandate.term.clone(), from.migrations.clone());
+    // Whoever ends this leadership does not wait for a long migration, and nobody else has to.
+    let ran = mandate.tasks.token().run_until_cancelled(migrating).await;
+    from.database_metrics.took(Operation::Migrate, begun.elapsed());
+    ran.ok_or(TakeUpError::CutShort)??;
+    Ok(())
 }
 
 /// Takes the memory. A cold load may be long, and whoever ends this leadership does not wait for it.
