@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use pgfleet_api::auth::Scope;
 use pgfleet_api::bulk::{ApplyOutcome, ApplyResult};
+use pgfleet_clients::token::Grant;
 use pgfleet_fleet_sim::handle::Sim;
 use pgfleet_fleet_sim::script::Script;
 use pgfleet_harness::http::Call;
@@ -57,6 +59,15 @@ impl Herd {
         self.apply(lines).await;
         self.computes = to;
         self.settled(0.0).await;
+    }
+
+    /// Tokens of a scope: a load outlives a single one.
+    pub fn tokens(&self, scope: Scope) -> impl Fn() -> String + Send + Sync + use<> {
+        let (source, grant) = (self.ground.fleet.keys().source(), Grant::of(scope));
+        move || match source.token(&grant) {
+            Ok(token) => token.unwrap_or_default(),
+            Err(error) => panic!("no token: {error}"),
+        }
     }
 
     /// A new spec for each of these computes, in one bulk change.

@@ -60,11 +60,11 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
 
 /// Clients that read one compute after the other.
 pub(super) fn read(herd: &Herd, per_s: u32) -> Paced {
-    let (token, computes) = (herd.ground.fleet.keys().scope(Scope::Viewer), u64::from(herd.computes.max(1)));
+    let (token, computes) = (herd.tokens(Scope::Viewer), u64::from(herd.computes.max(1)));
     let turn = AtomicU64::new(0);
     let compose: Compose = Arc::new(move |_, _, request| {
         let n = scattered(turn.fetch_add(1, Ordering::Relaxed), computes);
-        head(request, "GET", &format!("/control/v1/compute/{}", id(n)), &token, 0);
+        head(request, "GET", &format!("/control/v1/compute/{}", id(n)), &token(), 0);
     });
     Paced { to: herd.ground.address(), per_s, compose }
 }
@@ -72,13 +72,13 @@ pub(super) fn read(herd: &Herd, per_s: u32) -> Paced {
 /// Clients that put a new spec to one compute after the other.
 pub(super) fn write(herd: &Herd, per_s: u32) -> Paced {
     const PLACE: &str = "0123456789abcdef";
-    let (token, computes) = (herd.ground.token(), u64::from(herd.computes.max(1)));
+    let (token, computes) = (herd.tokens(Scope::Infra), u64::from(herd.computes.max(1)));
     let body = marked_orders(PLACE).to_string();
     let turn = AtomicU64::new(0);
     let compose: Compose = Arc::new(move |_, _, request| {
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let path = format!("/control/v1/compute/{}/spec", id(scattered(turn, computes)));
-        head(request, "PUT", &path, &token, body.len());
+        head(request, "PUT", &path, &token(), body.len());
         request.extend_from_slice(body.replace(PLACE, &format!("{turn:016x}")).as_bytes());
     });
     Paced { to: herd.ground.address(), per_s, compose }

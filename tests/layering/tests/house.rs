@@ -28,7 +28,7 @@ fn crates_depend_only_as_drawn() {
         ("compute_ctl", &["domain", "clients", "runtime", "api"]),
         ("libs/history", &["api", "domain"]),
         ("pgfleet", &["clients", "api", "domain", "history"]),
-        ("bench", &["clients", "api", "domain", "harness", "bench/fleet_sim"]),
+        ("bench", &["clients", "api", "domain", "harness", "fleet-sim"]),
         ("bench/fleet_sim", &["api", "domain", "harness", "runtime"]),
         ("tests/next_release", &["persistence"]),
         ("tests/failover", &["clients", "api", "domain", "harness", "bench"]),
