@@ -127,7 +127,7 @@ async fn begin(from: &Ingredients, mut mandate: Mandate) -> Result<Arc<dyn Work>
     let flusher = Flusher::new(snapshot.clone(), writer.clone());
     let rollouts = start_rollouts(from, &bench, &writer, &waker, &following);
     let outlook = start_following(from, &following, bench, &waker, &flusher);
-    let (writing_for, shown) = (writer.clone(), snapshot.clone());
+    let (handle, shown) = (writer.clone(), snapshot.clone());
     let preview = Preview::new(from.agents.clone());
     let leading = Leading {
         term,
