@@ -264,7 +264,13 @@ fn verdict(view: &RolloutView, goal: Goal) -> Result<(), CliError> {
     let troubles: Vec<String> = view
         .counts
         .iter()
-        .filter(|(phase, _)| phase.is_trouble())
+        .filter(|(phase, _)| match goal {
+            // What was never changed is no trouble on the way back.
+            Goal::RolledBack => {
+                matches!(phase, TargetPhase::Unrestored | TargetPhase::Abandoned | TargetPhase::Overtaken)
+            }
+            Goal::Done | Goal::Paused | Goal::Aborted => phase.is_trouble(),
+        })
         .map(|(phase, count)| format!("{count} {}", phase.as_str()))
         .collect();
     match (reached, troubles.as_slice()) {

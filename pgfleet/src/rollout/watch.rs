@@ -203,6 +203,8 @@ mod tests {
         assert!(matches!(done(json!({"healthy": 9, "skipped": 1})), Err(CliError::Partly(_))));
         assert!(matches!(verdict(&view("halted", 1, json!({})), Goal::Done), Err(CliError::Failed(_))));
         assert!(matches!(verdict(&view("rolled_back", 1, json!({})), Goal::Done), Err(CliError::Failed(_))));
-        assert!(verdict(&view("rolled_back", 1, json!({"restored": 1})), Goal::RolledBack).is_ok());
+        let back = |counts| verdict(&view("rolled_back", 1, counts), Goal::RolledBack);
+        assert!(back(json!({"restored": 1, "skipped": 2})).is_ok());
+        assert!(matches!(back(json!({"restored": 1, "overtaken": 2})), Err(CliError::Partly(_))));
     }
 }
