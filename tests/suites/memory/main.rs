@@ -5,6 +5,7 @@
 mod agrees;
 mod cold;
 mod large;
+mod slow;
 
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::RegisterCompute;
