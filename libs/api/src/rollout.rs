@@ -1,4 +1,6 @@
 //! What is said and read about roll-outs: one change of specs for many computes, in waves.
+//!
+//! Over 500 lines, because it is the whole contract of one noun: a page of types that nobody reads in parts.
 
 use std::collections::BTreeMap;
 use std::fmt;

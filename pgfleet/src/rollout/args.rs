@@ -44,7 +44,7 @@ pub enum RolloutVerb {
 #[derive(Debug, Args)]
 pub struct CommandArgs {
     pub id: RolloutId,
-    /// Why; it goes into the journal. Printable ASCII.
+    /// Why; it goes into the journal. One line of at most 500 bytes.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
     /// Until nothing more happens to it.
@@ -93,7 +93,7 @@ pub struct StartArgs {
     /// Computes that may fail; one more halts the roll-out. Below --max-unavailable. [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub error_budget: Option<u32>,
-    /// Why; it goes into the journal. Printable ASCII.
+    /// Why; it goes into the journal. One line of at most 500 bytes.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
     /// Write nothing: show who would be touched, and in which wave.

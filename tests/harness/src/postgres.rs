@@ -1,4 +1,4 @@
-//! A private PostgreSQL server for tests.
+//! A private PostgreSQL server for tests. Over 500 lines: its life, copies of its data, and what watches over it.
 //!
 //! PostgreSQL refuses to run as root, so root starts it as the user `postgres`, in a short directory of its own that
 //! this user owns (a socket path must stay below 108 bytes); anybody else starts it as himself.

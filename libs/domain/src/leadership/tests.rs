@@ -1,4 +1,4 @@
-//! The rules of leadership, one test each; whatever happens in random order is in `property`.
+//! The rules of leadership, one test each; whatever happens in random order is in `property`. Over 500 lines: a list.
 
 mod property;
 

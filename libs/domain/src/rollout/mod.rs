@@ -16,6 +16,8 @@
 //! Invariants: a compute is touched only while fewer than `max_unavailable` are touched and not healthy; none is touched
 //! while paused, halted, or after the end; only what this roll-out changed is restored. What stands in the database is
 //! enough to go on ([`State::resumed`]).
+//!
+//! Over 500 lines, because states, events and actions are one table; `decide`, `plan` and `patch` have files of their own.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 

@@ -1,6 +1,7 @@
 //! The writer's loop: takes what has queued, writes it, answers, and knows what to do when that does not go well.
 //!
-//! Called by: the leader value, as one of its tasks. What it calls: `batch`, on one connection of its own.
+//! Called by: the leader value, as one of its tasks. What it calls: `batch`, on one connection of its own. Over 500 lines,
+//! because the ways back from an error lead through all of it.
 //!
 //! What can go wrong, and what follows:
 //! - The fence finds no row: `NotLeader` to everybody, for ever after.
