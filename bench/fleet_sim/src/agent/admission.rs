@@ -6,7 +6,7 @@ use pgfleet_api::{ComputeId, Fence, SpecHash};
 use pgfleet_domain::fence::{self, Admission, LedgerRecord, Verdict};
 use pgfleet_domain::lifecycle::{Event, transition};
 
-use super::{Agent, Digest, Micros, Promise, Refusal};
+use super::{Agent, Digest, Failure, Micros, Promise, Refusal, Rule};
 
 /// Where a spec comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +73,15 @@ impl Agent {
                     let accepted = (Digest::of(&fence.spec_hash), Some(fence.generation));
                     Ok(Some(self.take(content, ask, accepted, now)))
                 }
-                Err(refusal @ Refusal::Content { .. }) => {
+                Err(Refusal::Content { path, msg }) => {
                     self.keep(record);
                     self.rejected_generation = Some(fence.generation);
-                    Err(refusal)
+                    let shown = Failure::Refused(Box::new(Rule { path: path.clone(), msg: msg.clone() }));
+                    if self.failure.as_ref() != Some(&shown) {
+                        self.failure = Some(shown);
+                        self.seq += 1;
+                    }
+                    Err(Refusal::Content { path, msg })
                 }
                 Err(refusal) => {
                     self.raise(fence);

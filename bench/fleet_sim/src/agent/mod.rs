@@ -108,12 +108,21 @@ pub struct Agent {
 }
 
 /// What the status says of the last failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
     /// The script has every application fail.
     Scripted,
     /// A new life that finds nothing it could run.
     GivenUp,
+    /// A rule refused a fenced spec, which is given up for good.
+    Refused(Box<Rule>),
+}
+
+/// A field and why a rule refuses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    path: String,
+    msg: String,
 }
 
 /// The compute has ended, or is about to.

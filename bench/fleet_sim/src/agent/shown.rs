@@ -33,7 +33,7 @@ impl Agent {
     #[must_use]
     pub fn status(&self, face: Face) -> AgentStatus {
         let since = TimeDelta::microseconds(i64::try_from(self.started).unwrap_or(i64::MAX));
-        let failure = self.failure.map(Failure::detail);
+        let failure = self.failure.as_ref().map(Failure::detail);
         let hash = self.promise.map(|promise| promise.hash).or(self.accepted.map(|(hash, ..)| hash));
         AgentStatus {
             status: self.state,
@@ -70,7 +70,7 @@ impl Agent {
             return PromoteState { status: PromoteStatus::Completed, error: None, ..self.promotion() };
         }
         let given_up = || "the spec was given up; send another".to_owned();
-        let error = Some(self.failure.map_or_else(given_up, |failure| line(&failure.detail())));
+        let error = Some(self.failure.as_ref().map_or_else(given_up, |failure| line(&failure.detail())));
         PromoteState { status: PromoteStatus::Failed, error, ..PromoteState::default() }
     }
 
@@ -137,17 +137,19 @@ impl Agent {
 }
 
 impl Failure {
-    fn detail(self) -> ErrorDetail {
-        let (phase, message) = match self {
-            Self::Scripted => ("roles", "the script has every application fail here"),
-            Self::GivenUp => ("spec", "the accepted spec was given up before; a new one leads on"),
+    fn detail(&self) -> ErrorDetail {
+        let (phase, object, message) = match self {
+            Self::Scripted => ("roles", None, "the script has every application fail here"),
+            Self::GivenUp => ("spec", None, "the accepted spec was given up before; a new one leads on"),
+            Self::Refused(rule) => ("spec", Some(rule.path.clone()), rule.msg.as_str()),
         };
-        ErrorDetail { phase: phase.to_owned(), object: None, sqlstate: None, message: message.to_owned() }
+        ErrorDetail { phase: phase.to_owned(), object, sqlstate: None, message: message.to_owned() }
     }
 }
 
 fn line(detail: &ErrorDetail) -> String {
-    format!("{}: {}", detail.phase, detail.message)
+    let object = detail.object.as_ref().map(|object| format!(" {object:?}")).unwrap_or_default();
+    format!("{}{object}: {}", detail.phase, detail.message)
 }
 
 fn blank(running: bool) -> PlanResponse {

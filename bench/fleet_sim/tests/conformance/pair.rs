@@ -13,6 +13,7 @@ use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::keys::Keys;
 
 use crate::compare::{Answer, differences};
+use crate::routes::LIMIT_BYTES;
 use crate::row::{Row, Who};
 
 /// The two, and what was found.
@@ -99,9 +100,24 @@ impl<'f> Pair<'f> {
         if !row.body.is_empty() {
             request = request.body(row.body.clone());
         }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{}: {base}: {error:?}", row.name));
+        let response =
+            Self::try_to_send(request, row).await.unwrap_or_else(|error| panic!("{}: {base}: {error:?}", row.name));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, body: response.text().await.unwrap() }
+    }
+
+    /// Who refuses a body before it has come may close while it is still being written, and then its answer is lost with
+    /// some luck: what it is, is learnt by another try.
+    async fn try_to_send(request: reqwest::RequestBuilder, row: &Row) -> reqwest::Result<reqwest::Response> {
+        let tries = if row.body.len() > LIMIT_BYTES { 10 } else { 1 };
+        for _ in 1..tries {
+            let again = request.try_clone().unwrap();
+            match again.send().await {
+                Err(error) if error.is_request() => {}
+                answer => return answer,
+            }
+        }
+        request.send().await
     }
 
     /// The simulated one's URL.

@@ -7,7 +7,8 @@ use pgfleet_harness::programs::workspace;
 use crate::row::{Row, Who};
 
 /// Largest body of a route.
-const LIMIT_BYTES: usize = 4 * 1024 * 1024;
+/// Bodies above it are refused.
+pub const LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// Routes that do something when asked without a body.
 const ACTS_WITHOUT_BODY: [&str; 1] = ["/terminate"];
 /// Routes whose body is a page of numbers of the process; only the head is compared.
