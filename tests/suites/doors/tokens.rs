@@ -8,7 +8,7 @@ use pgfleet_harness::http::Call;
 use pgfleet_harness::process::PATIENCE;
 
 /// (method, path, scopes that are let in) of the controller. A scope that is not listed gets 403.
-const CONTROLLER: [(&str, &str, &[Scope]); 23] = {
+const CONTROLLER: [(&str, &str, &[Scope]); 31] = {
     const READERS: &[Scope] = &[Scope::Admin, Scope::Infra, Scope::Viewer, Scope::ControllerPeer];
     const WRITERS: &[Scope] = &[Scope::Admin, Scope::Infra];
     [
@@ -31,6 +31,14 @@ const CONTROLLER: [(&str, &str, &[Scope]); 23] = {
         ("POST", "/control/v1/compute/c1/unquarantine", WRITERS),
         ("DELETE", "/control/v1/compute/c1", WRITERS),
         ("POST", "/control/v1/compute/apply", WRITERS),
+        ("GET", "/control/v1/rollout", READERS),
+        ("POST", "/control/v1/rollout", WRITERS),
+        ("GET", "/control/v1/rollout/r1", READERS),
+        ("GET", "/control/v1/rollout/r1/compute", READERS),
+        ("POST", "/control/v1/rollout/r1/pause", WRITERS),
+        ("POST", "/control/v1/rollout/r1/resume", WRITERS),
+        ("POST", "/control/v1/rollout/r1/abort", WRITERS),
+        ("POST", "/control/v1/rollout/r1/rollback", WRITERS),
         // Refused, because a watch that is let in does not end.
         ("GET", "/control/v1/watch?from=now", READERS),
         ("GET", "/control/v1/follow", &[Scope::ControllerPeer, Scope::Admin]),
@@ -101,7 +109,7 @@ async fn controller_asks(fleet: &Fleet) {
     // The list above is the whole API: whatever the document has is in it, or open.
     let document: serde_json::Value = controller.call("GET", "/openapi.json").send().await.json();
     for path in document["paths"].as_object().unwrap().keys() {
-        let concrete = path.replace("{compute_id}", "c1");
+        let concrete = path.replace("{compute_id}", "c1").replace("{rollout_id}", "r1");
         let listed = CONTROLLER.iter().any(|(_, known, _)| known.split('?').next() == Some(concrete.as_str()));
         assert!(listed || !concrete.starts_with("/control/"), "{path} is not in this test");
     }
