@@ -1,7 +1,6 @@
 //! `pgfleet compute`: list, get, put, wait, policy, terminate, refresh, delete, unquarantine; the others are in `bulk` and
 //! `journal`.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use serde_json::Value;
 use crate::bulk;
 use crate::cli::{ComputeVerb, ListArgs, Output, PolicyMode, PutArgs, Suspend};
 use crate::exit::CliError;
+use crate::input::read_text;
 use crate::journal;
 use crate::output::{listing, or_dash, print, print_json, print_table};
 
@@ -215,13 +215,7 @@ fn accepted_line(id: &ComputeId, accepted: &SpecAccepted) -> String {
 
 fn read_spec(path: &Path) -> Result<Value, CliError> {
     let place = path.display();
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(path)
-    };
-    let text = text.map_err(|error| CliError::Usage(format!("cannot read the spec {place}: {error}")))?;
+    let text = read_text(path, "spec")?;
     serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("the spec {place} is not JSON: {error}")))
 }
 

@@ -9,6 +9,7 @@ mod compute;
 mod config;
 mod connect;
 mod exit;
+mod input;
 mod journal;
 mod leader;
 mod local;

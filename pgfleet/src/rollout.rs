@@ -4,7 +4,6 @@ mod args;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use pgfleet_api::RolloutId;
@@ -19,6 +18,7 @@ pub use self::args::RolloutVerb;
 use self::args::{CommandArgs, StartArgs};
 use crate::cli::Output;
 use crate::exit::CliError;
+use crate::input::read_text;
 use crate::output::{listing, or_dash, print, print_json, print_table};
 
 /// Runs a verb.
@@ -83,13 +83,7 @@ fn request_of(args: StartArgs) -> Result<StartRollout, CliError> {
 
 fn read_patch(path: &Path) -> Result<SpecPatch, CliError> {
     let place = path.display();
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(path)
-    };
-    let text = text.map_err(|error| CliError::Usage(format!("cannot read the patch {place}: {error}")))?;
+    let text = read_text(path, "patch")?;
     serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("the patch {place} does not fit: {error}")))
 }
 
