@@ -96,6 +96,10 @@ fn seen(state: &mut State, ordinal: u32, health: Health, now: Duration, actions:
         (Target::Restored | Target::Abandoned | Target::Overtaken, _) => return,
     };
     state.set(ordinal, new);
+    if state.phase == Phase::RollingBack && matches!(new, Target::Healthy { .. }) {
+        // It has our spec still, and is no longer among the open: the way back passes it once more.
+        state.back = state.back.max(ordinal + 1);
+    }
     actions.push(Action::Note(ordinal));
 }
 

@@ -347,7 +347,7 @@ pub struct State {
     ours: u32,
     /// How many count against the budget.
     errors: u32,
-    /// On the way back, everybody from here on was handed out.
+    /// On the way back, nobody from here on is healthy with our spec: it was handed out, or is open.
     back: u32,
 }
 

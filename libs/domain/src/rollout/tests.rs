@@ -243,6 +243,25 @@ fn a_write_that_failed_is_handed_in_again() {
 }
 
 /// Every phase, as it is reached.
+/// Found by the property: the roll-back had passed this compute while its touch was under way, the database refused the
+/// restore, and then the compute became healthy. Nobody handed it in again, and the roll-back never ended.
+#[test]
+fn what_becomes_healthy_behind_a_roll_back_is_still_restored() {
+    let (state, _) = step(fresh(1), Event::Tick, 0);
+    let (state, actions) = step(state, Event::Tick, 0);
+    assert_eq!(touched(&actions), [0]);
+    let (state, _) = ask(state, Command::Rollback, 0);
+    let (state, _) = step(state, Event::Tick, 0);
+    let (state, _) = step(state, Event::Touched { ordinal: 0, generation: generation(0) }, 0);
+    let (state, actions) = step(state, Event::Tick, 0);
+    assert_eq!(restored(&actions), [0]);
+    let (state, _) = step(state, Event::NotRestored { ordinal: 0 }, 0);
+    let (state, _) = step(state, Event::Seen { ordinal: 0, health: Health::Healthy }, 0);
+    let (state, actions) = run(state, 0, &[]);
+    assert_eq!(restored(&actions), [0]);
+    assert_eq!(state.phase(), &Phase::RolledBack);
+}
+
 fn all_phases() -> Vec<State> {
     let (soaking, _) = run(fresh(5), 0, &[]);
     let (canary, _) = run(fresh(5), 0, &[0]);
