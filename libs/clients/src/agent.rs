@@ -91,7 +91,7 @@ pub enum AgentError {
         msg: String,
     },
     /// The connection broke or the answer is none of an agent's; it may have acted.
-    #[error("the agent at {url} gave no usable answer: {failure}")]
+    #[error("the agent at {url} gave no usable answer{}: {failure}", with_status(*status))]
     Garbled {
         /// Its base URL.
         url: String,
@@ -317,6 +317,11 @@ fn decode<T: DeserializeOwned>(url: &str, status: u16, body: &[u8]) -> Result<T,
         (_, Ok(body)) => Err(AgentError::Refused { url, status, body: Box::new(body) }),
         (_, Err(failure)) => Err(AgentError::Garbled { url, status: Some(status), failure }),
     }
+}
+
+/// " (500)", or nothing where there was no answer.
+fn with_status(status: Option<u16>) -> String {
+    status.map(|status| format!(" ({status})")).unwrap_or_default()
 }
 
 fn failed(url: &str, status: Option<u16>, failure: Failure) -> AgentError {

@@ -302,7 +302,7 @@ async fn look(tools: &ProberTools, id: &ComputeId, entry: &Entry) -> bool {
                 Some(false) => tools.presence.spoke(entry),
                 None => Turned::default(),
             };
-            tools.snapshot.failed(id, Call::Probe, &error.to_string());
+            tools.snapshot.failed(id, Call::Probe, &error.to_string(), error.answered());
             (false, turned.is_back, turned)
         }
     };

@@ -211,13 +211,8 @@ impl Snapshot {
         fleet.unsaved.remove(&id);
     }
 
-    /// Notes why a call failed; what was last seen of the compute stays.
-    pub fn failed(&self, id: &ComputeId, call: Call, why: &str) {
-        self.refused(id, call, why, None);
-    }
-
-    /// As [`Self::failed`], with the agent's code if it answered with one.
-    pub fn refused(&self, id: &ComputeId, call: Call, why: &str, refused: Option<ErrorCode>) {
+    /// Notes why a call failed, and the agent's code if it answered; what was last seen of the compute stays.
+    pub fn failed(&self, id: &ComputeId, call: Call, why: &str, refused: Option<ErrorCode>) {
         let mut fleet = self.lock();
         let Some(old) = fleet.get(id).cloned() else { return };
         let known = old.trouble.as_ref();

@@ -140,7 +140,7 @@ pub(super) fn failed(bench: &Bench, id: &ComputeId, entry: &Entry, call: Call, e
     if entry.trouble.as_ref().is_none_or(|known| *known.why != *why) {
         tracing::warn!(compute_id = %id, generation = %entry.record.generation, "{why}; tried again with back-off");
     }
-    bench.snapshot.refused(id, call, &why, error.answered());
+    bench.snapshot.failed(id, call, &why, error.answered());
     match (call, is_silence(error)) {
         // An agent may answer for its status and yet take too long for a spec: the prober finds out.
         (Call::Push, Some(true)) if matches!(error, AgentError::Timeout { .. }) => {

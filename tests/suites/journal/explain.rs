@@ -7,6 +7,7 @@ use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::specs::{marked, orders};
 use serde_json::json;
 
+use super::fake::Fake;
 use super::{converge, explained};
 
 /// From "no spec" over "its agent does not answer" and "rejected" to "converged", at the leader and at a member that follows.
@@ -45,4 +46,22 @@ async fn each_cause_has_its_code() {
     let answer =
         a.call("GET", "/control/v1/compute/c9/explain").token(&fleet.keys().scope(pgfleet_api::auth::Scope::Viewer));
     assert_eq!(answer.send().await.refusal(), (404, ErrorCode::UnknownCompute));
+}
+
+/// An agent that answers a probe with an error is there: it is not explained as one that cannot be reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_refuses_a_probe_is_not_unreachable() {
+    let Some(fleet) = Fleet::start("an_agent_that_refuses_a_probe_is_not_unreachable").await else { return };
+    let leader = fleet.controller("a").start_leader().await;
+    let client = fleet.client(&[&leader]);
+    let agents = Fake::start().await;
+    let id = "c1".parse().unwrap();
+    let body = RegisterCompute { agent_url: agents.url(&id), labels: Default::default(), spec: Some(marked("probed")) };
+    client.register(&id, &body).await.unwrap();
+    explained(&client, "c1", ExplainCode::Converged).await;
+    agents.fails_probes(true);
+    let refuses = explained(&client, "c1", ExplainCode::AgentRefuses).await;
+    assert!(refuses.says.contains("500"), "{refuses:?}");
+    agents.fails_probes(false);
+    explained(&client, "c1", ExplainCode::Converged).await;
 }

@@ -24,6 +24,8 @@ pub struct Fake {
 struct World {
     /// Whether pushes are answered with an error.
     fails: AtomicBool,
+    /// Whether probes are answered with an error.
+    fails_probes: AtomicBool,
     calls: Mutex<Vec<(&'static str, String)>>,
     ledgers: Mutex<BTreeMap<String, (BootId, Option<LedgerRecord>)>>,
 }
@@ -49,6 +51,11 @@ impl Fake {
     /// From now on pushes fail, or do not.
     pub fn fails(&self, fails: bool) {
         self.world.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// From now on probes fail, or do not.
+    pub fn fails_probes(&self, fails: bool) {
+        self.world.fails_probes.store(fails, Ordering::SeqCst);
     }
 
     /// Takes the calls since the last time, in order.
@@ -78,9 +85,12 @@ impl World {
     }
 }
 
-async fn status(State(world): State<Arc<World>>, Path(id): Path<String>) -> Json<AgentStatus> {
+async fn status(State(world): State<Arc<World>>, Path(id): Path<String>) -> Result<Json<AgentStatus>, StatusCode> {
     world.calls.lock().unwrap().push(("probe", id.clone()));
-    Json(world.says(&id))
+    if world.fails_probes.load(Ordering::SeqCst) {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    Ok(Json(world.says(&id)))
 }
 
 async fn configure(

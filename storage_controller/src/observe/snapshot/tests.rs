@@ -73,12 +73,12 @@ fn an_overtaken_observation_is_ignored_and_another_boot_is_not() {
 #[test]
 fn a_good_probe_does_not_hide_a_failed_push() {
     let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![]);
-    snapshot.failed(&id(1), Call::Push, "refused");
+    snapshot.failed(&id(1), Call::Push, "refused", None);
     snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 0));
     assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error.as_deref(), Some("refused"));
     snapshot.observed(&id(1), Call::Push, seen(1, 1, ComputeState::Running, 0));
     assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error, None);
-    snapshot.failed(&id(1), Call::Probe, "away");
+    snapshot.failed(&id(1), Call::Probe, "away", None);
     snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 0));
     assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error, None);
 }
@@ -266,7 +266,7 @@ fn a_reload_forgets_what_is_not_in_the_database() {
     let snapshot = Snapshot::default();
     snapshot.committed(record(1, 2, 7));
     snapshot.observed(&id(1), Call::Probe, seen(1, 9, ComputeState::Failed, 1));
-    snapshot.failed(&id(1), Call::Push, "no");
+    snapshot.failed(&id(1), Call::Push, "no", None);
     snapshot.reloaded(record(1, 2, 7), Some(seen(1, 3, ComputeState::Running, 2)));
     let entry = snapshot.get(&id(1)).unwrap();
     assert_eq!(entry.observed.as_deref(), Some(&seen(1, 3, ComputeState::Running, 2)));
@@ -289,7 +289,7 @@ fn what_the_database_tells_replaces_what_is_known() {
         vec![record(1, 1, 1), record(2, 1, 2), record(3, 1, 3)],
         vec![(id(1), seen(1, 5, ComputeState::Running, 1)), (id(3), seen(1, 1, ComputeState::Running, 1))],
     );
-    snapshot.failed(&id(3), Call::Push, "refused");
+    snapshot.failed(&id(3), Call::Push, "refused", None);
     let observed = |n, seq| Item::Observed {
         compute_id: id(n),
         observed: Box::new(seen(1, seq, ComputeState::Init, 0)),
