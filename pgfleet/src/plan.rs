@@ -1,8 +1,5 @@
 //! `pgfleet plan`: what specs would do.
 
-use std::io::Read as _;
-use std::path::Path;
-
 use pgfleet_api::bulk::{ApplyLine, ApplyOutcome, ApplyResult};
 use pgfleet_api::plan::{DryVerdict, PlanResponse, SettingClass};
 use pgfleet_api::spec::RestartPolicy;
@@ -10,6 +7,7 @@ use pgfleet_clients::controller::ControllerClient;
 
 use crate::cli::{Output, PlanArgs};
 use crate::exit::CliError;
+use crate::input::read_text;
 use crate::output::{listing, print, print_json, print_table};
 
 pub async fn run(args: PlanArgs, client: &ControllerClient, output: Output) -> Result<(), CliError> {
@@ -37,13 +35,7 @@ pub async fn run(args: PlanArgs, client: &ControllerClient, output: Output) -> R
 
 fn read(args: &PlanArgs) -> Result<Vec<ApplyLine>, CliError> {
     let place = args.file.display();
-    let text = if args.file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(&args.file)
-    };
-    let text = text.map_err(|error| CliError::Usage(format!("cannot read {place}: {error}")))?;
+    let text = read_text(&args.file, if args.computes.is_empty() { "lines" } else { "spec" })?;
     if args.computes.is_empty() {
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         let parse = |(number, line): (usize, &str)| {

@@ -11,7 +11,6 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::auth::Scope;
 use pgfleet_api::compute::Observed;
 use pgfleet_api::{BootId, Generation, Term};
-use pgfleet_domain::spec::spec_hash;
 use pgfleet_harness::controller::Controller;
 use pgfleet_harness::fleet::Fleet;
 use pgfleet_harness::postgres::{Options, bin_dir};
@@ -44,16 +43,6 @@ const OBSERVED: &str = "
     SELECT id, $1, $2::jsonb || jsonb_build_object('spec_hash', encode(sha256(id::bytea), 'hex'),
                                                    'boot_id', gen_random_uuid()), $3::bigint + n, now()
     FROM (SELECT n, 'c' || lpad(n::text, 6, '0') AS id FROM generate_series(1, $3::bigint) AS n) AS t";
-
-const BEHIND: &str = "
-    INSERT INTO computes (compute_id, agent_url, labels, generation, spec, spec_hash, change_seq, created_at, updated_at)
-    SELECT id, url, '{\"tier\": \"bench\"}', 1, spec::jsonb, hash, n, now(), now()
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS t (id, url, spec, hash, n)";
-
-const NEVER_APPLIED: &str = "
-    INSERT INTO observed (compute_id, state, observed, change_seq, updated_at)
-    SELECT id, $1, $2::jsonb, array_length($3::text[], 1) + n, now()
-    FROM unnest($3::text[]) WITH ORDINALITY AS t (id, n)";
 
 /// A database, and a leader while there is one.
 pub struct Ground {
@@ -149,20 +138,9 @@ impl Ground {
     /// Puts so many converged computes in, all with this agent. Nobody must lead.
     pub async fn plant(&self, computes: usize, agent_url: &str) {
         let count = i64::try_from(computes).unwrap_or(i64::MAX);
-        let (seen, spec) = (seen(Some(Generation(1))), marked_orders("mark"));
+        let (seen, spec) = (seen(), marked_orders("mark"));
         let state = ComputeState::Running.as_str();
         self.put(count, &[(COMPUTES, &[&agent_url, &spec, &count]), (OBSERVED, &[&state, &seen, &count])]).await;
-    }
-
-    /// Puts computes in that never had their spec applied. Nobody must lead.
-    pub async fn plant_behind(&self, computes: Vec<Behind>) {
-        let column = |of: fn(&Behind) -> &String| computes.iter().map(of).collect::<Vec<_>>();
-        let (ids, urls) = (column(|one| &one.id), column(|one| &one.url));
-        let (specs, hashes) = (column(|one| &one.spec), column(|one| &one.hash));
-        let count = i64::try_from(computes.len()).unwrap_or(i64::MAX);
-        let (state, seen) = (ComputeState::Empty.as_str(), seen(None));
-        let rows: Rows<'_> = (BEHIND, &[&ids, &urls, &specs, &hashes]);
-        self.put(count, &[rows, (NEVER_APPLIED, &[&state, &seen, &ids])]).await;
     }
 
     /// Runs these for so many computes and writes everything out.
@@ -184,22 +162,6 @@ impl Ground {
 
 /// A statement with its parameters.
 type Rows<'a> = (&'a str, &'a [&'a (dyn ToSql + Sync)]);
-
-/// A compute whose spec is not in effect.
-pub struct Behind {
-    id: String,
-    url: String,
-    spec: String,
-    hash: String,
-}
-
-impl Behind {
-    /// With this agent and this spec.
-    #[must_use]
-    pub fn new(id: String, url: String, spec: &Value) -> Self {
-        Self { id, url, spec: spec.to_string(), hash: spec_hash(spec).to_string() }
-    }
-}
 
 /// How often a member asks agents by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,15 +189,15 @@ pub fn marked_orders(mark: &str) -> Value {
     spec
 }
 
-/// What was observed of an agent that has this generation in effect, or none.
-fn seen(applied: Option<Generation>) -> Value {
+/// What was observed of an agent that has the first generation in effect.
+fn seen() -> Value {
     let observed = Observed {
-        state: if applied.is_some() { ComputeState::Running } else { ComputeState::Empty },
+        state: ComputeState::Running,
         boot_id: BootId::generate(),
         status_seq: 1,
-        term: applied.map(|_| Term(1)),
-        generation: applied,
-        applied_generation: applied,
+        term: Some(Term(1)),
+        generation: Some(Generation(1)),
+        applied_generation: Some(Generation(1)),
         rejected_generation: None,
         spec_hash: None,
         pending_restart: Vec::new(),

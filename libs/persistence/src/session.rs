@@ -170,10 +170,14 @@ fn settings(kind: SessionKind, lease: Duration) -> String {
         SessionKind::Listen => (0, lease_ms / 4),
     };
     let keepalive_s = (lease_ms / 5000).max(1);
-    // A catch-up inside a hand-over reads by index, whatever the statistics of a table say that was filled a moment ago.
-    let seqscan = if kind == SessionKind::Follow { "off" } else { "on" };
+    // A catch-up inside a hand-over and every batch of the writer read by index, whatever the statistics of a table say that
+    // was filled a moment ago.
+    let seqscan = if matches!(kind, SessionKind::Follow | SessionKind::Control) { "off" } else { "on" };
+    // The writer's statements get arrays of every length; planned anew for each, planning is most of a small batch.
+    let plans = if kind == SessionKind::Control { "force_generic_plan" } else { "auto" };
     [
         format!("enable_seqscan={seqscan}"),
+        format!("plan_cache_mode={plans}"),
         // All our statements are short. On tables without statistics PostgreSQL takes one for long: compiling it took 300 ms
         // and starting workers for it 30 ms, inside a hand-over.
         "jit=off".to_owned(),

@@ -2,17 +2,18 @@
 //!
 //! Who calls it: [`crate::engine`].
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use pgfleet_api::InstanceId;
 use pgfleet_harness::fleet::Fleet;
-use pgfleet_harness::postgres::{StopMode, TestClient, connect};
+use pgfleet_harness::postgres::{TestClient, connect};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a session may take to come and to get what it asks for.
 const LIMIT: Duration = Duration::from_secs(1);
+
+/// Name of the copy of the data directory; there is one at a time.
+const COPY: &str = "chaos";
 
 /// A session in the fleet's database; nothing while it is away.
 pub async fn session(fleet: &Fleet) -> Option<TestClient> {
@@ -43,39 +44,16 @@ pub async fn migration_sleeps(fleet: &Fleet) -> bool {
     asked.is_ok_and(|rows| rows.is_ok_and(|rows| !rows.is_empty()))
 }
 
-/// Copies the data directory of the running server: it is stopped in order, copied and started again.
-pub async fn copy(fleet: &Fleet) -> PathBuf {
-    let copy = fleet.cluster().dir().join("copy");
-    stop(fleet, StopMode::Fast).await;
-    drop(std::fs::remove_dir_all(&copy));
-    clone(&fleet.cluster().dir().join("data"), &copy);
-    start(fleet).await;
-    copy
-}
-
-/// Puts a copy in the place of the data directory, as a failover to a standby that was behind would.
-pub async fn put_back(fleet: &Fleet, copy: &Path) {
-    stop(fleet, StopMode::Immediate).await;
-    let data = fleet.cluster().dir().join("data");
-    let removed = std::fs::remove_dir_all(&data);
-    removed.unwrap_or_else(|error| panic!("{}: {error}", data.display()));
-    clone(copy, &data);
-    start(fleet).await;
-}
-
-async fn stop(fleet: &Fleet, mode: StopMode) {
+/// Keeps a copy of the data directory.
+pub async fn copy(fleet: &Fleet) {
     signal_all(fleet, Signal::CONT);
-    fleet.cluster().stop(mode).await.unwrap_or_else(|error| panic!("{error}"));
+    fleet.cluster().copy_data(COPY).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn start(fleet: &Fleet) {
-    fleet.cluster().start_again().await.unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// With owners and times.
-fn clone(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.is_ok_and(|status| status.success()), "{} cannot be copied", from.display());
+/// Puts the copy in the place of the data directory, as a failover to a standby that was behind would.
+pub async fn put_back(fleet: &Fleet) {
+    signal_all(fleet, Signal::CONT);
+    fleet.cluster().put_back(COPY).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Sends a signal to the postmaster and all its children.

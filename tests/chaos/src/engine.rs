@@ -8,7 +8,6 @@ mod pause;
 mod strike;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +51,8 @@ enum Heal {
     GoOn,
     Pass(Link),
     Clock(usize),
-    /// The database is put back to this copy, which was taken then.
-    PutBack(PathBuf, u64),
+    /// The database is put back to its copy, which was taken then.
+    PutBack(u64),
 }
 
 /// A fault that lasts.
@@ -197,8 +196,8 @@ impl Engine {
                     clock.jump(0);
                 }
             }
-            Heal::PutBack(copy, since_us) => {
-                database::put_back(&self.fleet, &copy).await;
+            Heal::PutBack(since_us) => {
+                database::put_back(&self.fleet).await;
                 self.recorder.record(Event::CommitsLost { since_us });
                 self.note(Kind::CommitsLost, "the controllers' database");
             }

@@ -26,9 +26,7 @@ pub(super) struct Fleet {
     /// How many channels there may be before the next look.
     channels_limit: usize,
     pub(super) tally: Tally,
-    /// Whose spec is not in effect.
-    pub(super) lagging: BTreeSet<ComputeId>,
-    /// Since when they lag.
+    /// Whose spec is not in effect, and since when.
     pub(super) laggers: Laggers,
     /// Those that do not run, or were never reached.
     pub(super) odd: BTreeSet<ComputeId>,
@@ -87,7 +85,6 @@ impl Fleet {
             self.count_out(&old);
             self.channels.remove(id);
             self.unsaved.remove(id);
-            self.lagging.remove(id);
             self.laggers.forget(id);
             self.odd.remove(id);
         }
@@ -112,9 +109,6 @@ impl Fleet {
     fn count_in(&mut self, entry: &Entry) {
         self.tally.count(entry, 1);
         self.laggers.note(entry);
-        if is_lagging(entry) {
-            self.lagging.insert(entry.record.compute_id.clone());
-        }
         if is_odd(entry) {
             self.odd.insert(entry.record.compute_id.clone());
         }
@@ -127,17 +121,10 @@ impl Fleet {
     /// Takes an entry out of the indexes that it does not belong to any more.
     fn index(&mut self, id: &ComputeId) {
         let Some(entry) = self.entries.get(id) else { return };
-        if !is_lagging(entry) {
-            self.lagging.remove(id);
-        }
         if !is_odd(entry) {
             self.odd.remove(id);
         }
     }
-}
-
-fn is_lagging(entry: &Entry) -> bool {
-    entry.lag() > 0
 }
 
 fn is_odd(entry: &Entry) -> bool {

@@ -73,6 +73,11 @@ impl Laggers {
         }
     }
 
+    /// Those after a compute, ordered by id.
+    pub(super) fn after<'a>(&'a self, after: Option<&ComputeId>) -> impl Iterator<Item = &'a ComputeId> + use<'a> {
+        self.pending.range::<ComputeId, _>((after.map_or(Unbounded, Excluded), Unbounded)).map(|(id, _)| id)
+    }
+
     /// Forgets a compute.
     pub(super) fn forget(&mut self, id: &ComputeId) {
         let known = self.pending.remove(id);
@@ -112,9 +117,7 @@ impl Snapshot {
     /// Up to `limit` computes after `after` whose spec is not in effect, ordered by id.
     #[must_use]
     pub fn lagging_page(&self, after: Option<&ComputeId>, limit: usize) -> Vec<ComputeId> {
-        let fleet = self.lock();
-        let rest = fleet.laggers.pending.range::<ComputeId, _>((after.map_or(Unbounded, Excluded), Unbounded));
-        rest.take(limit).map(|(id, _)| id.clone()).collect()
+        self.lock().laggers.after(after).take(limit).cloned().collect()
     }
 
     /// Computes that lag, by age, at this second of the wall clock.

@@ -4,7 +4,6 @@
 //! order of their ids, each at most once; where a list goes on is an id and not a place, so an entry that is deleted or made
 //! in between moves no other; who is there from the first page to the last is in it.
 
-use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
@@ -36,12 +35,18 @@ impl Filter {
             && self.lagging.is_none_or(|lagging| lagging == (entry.lag() > 0))
     }
 
-    /// A small set that everything it admits is in.
-    fn within<'a>(&self, fleet: &'a Fleet) -> Option<&'a BTreeSet<ComputeId>> {
+    /// The rest, after a compute, of a small set that everything it admits is in.
+    fn within<'a>(
+        &self,
+        fleet: &'a Fleet,
+        after: Option<&ComputeId>,
+    ) -> Option<Box<dyn Iterator<Item = &'a ComputeId> + 'a>> {
         if self.lagging == Some(true) {
-            Some(&fleet.lagging)
+            Some(Box::new(fleet.laggers.after(after)))
+        } else if self.state.is_some_and(|state| state != ComputeState::Running) {
+            Some(Box::new(fleet.odd.range::<ComputeId, _>((after.map_or(Unbounded, Excluded), Unbounded))))
         } else {
-            self.state.filter(|state| *state != ComputeState::Running).map(|_| &fleet.odd)
+            None
         }
     }
 }
@@ -78,10 +83,12 @@ impl Snapshot {
     #[must_use]
     pub fn piece(&self, filter: &Filter, cursor: Option<&ComputeId>, limit: usize) -> Page {
         let fleet = self.lock();
-        let from = (cursor.map_or(Unbounded, Excluded), Unbounded);
-        match filter.within(&fleet) {
-            Some(ids) => take(ids.range::<ComputeId, _>(from).filter_map(|id| fleet.get(id)), filter, limit),
-            None => take(fleet.entries.range::<ComputeId, _>(from).map(|(_, entry)| entry), filter, limit),
+        match filter.within(&fleet, cursor) {
+            Some(ids) => take(ids.filter_map(|id| fleet.get(id)), filter, limit),
+            None => {
+                let rest = fleet.entries.range::<ComputeId, _>((cursor.map_or(Unbounded, Excluded), Unbounded));
+                take(rest.map(|(_, entry)| entry), filter, limit)
+            }
         }
     }
 

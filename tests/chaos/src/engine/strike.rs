@@ -120,9 +120,9 @@ impl Engine {
     /// The database is copied, goes on for a while, and is put back to the copy.
     async fn lose_commits(&mut self, step: &Step) {
         let since_us = self.recorder.now_us();
-        let copy = database::copy(&self.fleet).await;
+        database::copy(&self.fleet).await;
         let until = Instant::now() + Duration::from_millis(step.lasts_ms);
-        self.lasting.push(Lasting { until, kind: None, target: String::new(), heal: Heal::PutBack(copy, since_us) });
+        self.lasting.push(Lasting { until, kind: None, target: String::new(), heal: Heal::PutBack(since_us) });
     }
 
     async fn strike_member(&mut self, step: &Step) {
