@@ -11,7 +11,8 @@ use pgfleet_api::agent::ComputeState;
 use pgfleet_api::compute::{ComputeView, Observed};
 use pgfleet_api::policy::Policy;
 use pgfleet_api::{ComputeId, ErrorCode, Generation};
-use pgfleet_domain::reconcile::Intent;
+use pgfleet_domain::policy::{Step, step};
+use pgfleet_domain::reconcile::{Intent, Plan};
 use pgfleet_persistence::ComputeRecord;
 use tokio::sync::{Notify, watch};
 
@@ -42,6 +43,9 @@ pub struct Trouble {
     /// When calls of this kind began to fail; by this leadership's clock.
     pub since: Instant,
 }
+
+/// More changes than an agent makes between two looks.
+const LAST_WORD: u64 = 1 << 20;
 
 /// A kind of call to an agent. A successful push is worth more than a probe: an agent that answers for its status and
 /// refuses every spec is still in trouble.
@@ -179,14 +183,29 @@ impl Snapshot {
     ///
     /// A lower `status_seq` of the same boot is an answer that was overtaken; another boot was met by our own contact.
     pub fn observed(&self, id: &ComputeId, call: Call, observed: Observed) -> bool {
+        self.hear(&mut self.lock(), id, call, observed)
+    }
+
+    /// Notes that an agent has ended its compute and is gone: the last word of that life, after every answer of it that is
+    /// still on its way.
+    pub fn ended(&self, id: &ComputeId) {
         let mut fleet = self.lock();
+        let Some(seen) = fleet.get(id).and_then(|entry| entry.observed.clone()) else { return };
+        let status_seq = seen.status_seq.saturating_add(LAST_WORD);
+        let ended = Observed { state: ComputeState::Terminated, status_seq, postgres: None, ..Observed::clone(&seen) };
+        self.hear(&mut fleet, id, Call::Push, ended);
+    }
+
+    fn hear(&self, fleet: &mut Fleet, id: &ComputeId, call: Call, observed: Observed) -> bool {
         let Some(old) = fleet.get(id).cloned() else { return false };
         let overtaken = old
             .observed
             .as_ref()
             .is_some_and(|known| known.boot_id == observed.boot_id && known.status_seq > observed.status_seq);
         let same = old.observed.as_deref() == Some(&observed);
-        let trouble = old.trouble.clone().filter(|trouble| trouble.call > call);
+        // What failed is over where nothing is left to do: an agent may take a spec, give it up, and refuse the call.
+        let settled = step(old.record.policy, &old.intent(), Some(&observed)) == Step::Plan(Plan::Rest);
+        let trouble = old.trouble.clone().filter(|trouble| trouble.call > call && !settled);
         if overtaken || (same && old.trouble == trouble) {
             return false;
         }

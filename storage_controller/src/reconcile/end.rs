@@ -3,8 +3,7 @@
 //! The agent judges the fence: one of a leadership that has ended is refused. Ending twice is ending once, so a pass that is
 //! cut in the middle is simply made again by the next leader.
 
-use pgfleet_api::agent::{ComputeState, TerminateMode};
-use pgfleet_api::compute::Observed;
+use pgfleet_api::agent::TerminateMode;
 use pgfleet_api::policy::PendingAction;
 use pgfleet_api::{ComputeId, ErrorCode, Generation, SpecHash};
 use pgfleet_clients::agent::AgentError;
@@ -36,7 +35,11 @@ pub(super) async fn end(
             if pending.is_none() {
                 bench.quarantine.journal(id, json!({"op": "stop", "agent_generation": generation})).await;
             }
-            look_at_the_end(bench, id, entry).await;
+            // The agent stays for a while so that its end can be seen. One that is gone already has said it by its answer.
+            match bench.agents.probe(&record.agent_url).await {
+                Ok(probed) => drop(bench.snapshot.observed(id, Call::Push, probed.observed)),
+                Err(_) => bench.snapshot.ended(id),
+            }
             match pending {
                 Some(action) => done(bench, id, action).await,
                 None => Next::Waiting,
@@ -66,26 +69,6 @@ async fn look_again(bench: &Bench, id: &ComputeId, entry: &Entry) -> Next {
             Next::Waiting
         }
         Err(error) => failed(bench, id, entry, Call::Probe, &error),
-    }
-}
-
-/// The agent stays for a while so that its end can be seen. One that is gone already has said it by its answer.
-async fn look_at_the_end(bench: &Bench, id: &ComputeId, entry: &Entry) {
-    match bench.agents.probe(&entry.record.agent_url).await {
-        Ok(probed) => {
-            bench.snapshot.observed(id, Call::Push, probed.observed);
-        }
-        Err(_) => {
-            if let Some(seen) = &entry.observed {
-                let ended = Observed {
-                    state: ComputeState::Terminated,
-                    status_seq: seen.status_seq + 1,
-                    postgres: None,
-                    ..Observed::clone(seen)
-                };
-                bench.snapshot.observed(id, Call::Push, ended);
-            }
-        }
     }
 }
 

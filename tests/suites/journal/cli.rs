@@ -9,8 +9,10 @@ use pgfleet_api::bulk::{ApplyOutcome, ApplyResult, WatchEvent};
 use pgfleet_api::explain::{ExplainCode, ExplainView};
 use pgfleet_harness::controller::Controller;
 use pgfleet_harness::fleet::Fleet;
+use pgfleet_harness::process::PATIENCE;
 use pgfleet_harness::programs::program;
 use pgfleet_harness::specs::marked;
+use pgfleet_harness::wait::wait_for;
 use serde_json::{Value, json};
 
 use super::fake::Fake;
@@ -122,7 +124,13 @@ async fn verbs_and_exit_codes() {
         ("register", Some("début")),
     ];
     assert_eq!(told, expected);
-    let all: Vec<WatchEvent> = cli.json(&["history", "c1"]);
+    // What the leader has seen of the agent is written a moment after it has told those who waited for it.
+    let all = wait_for("the last transition is in the journal", PATIENCE, async || {
+        let all: Vec<WatchEvent> = cli.json(&["history", "c1"]);
+        let newest = all.first().filter(|line| line.kind == "transition")?;
+        (newest.detail["applied_generation"] == 2).then_some(all)
+    })
+    .await;
     assert!(all.len() > told.len(), "transitions as well");
     let newest: Vec<WatchEvent> = cli.json(&["history", "c1", "-n", "2"]);
     assert_eq!(newest, all[..2]);

@@ -1,7 +1,7 @@
 //! What enters the map, in which order, and that the counts follow it.
 
 use chrono::DateTime;
-use pgfleet_api::BootId;
+use pgfleet_api::{BootId, SpecHash};
 use pgfleet_persistence::Item;
 
 use super::*;
@@ -70,9 +70,39 @@ fn an_overtaken_observation_is_ignored_and_another_boot_is_not() {
     assert!(!snapshot.observed(&id(9), Call::Probe, seen(2, 1, ComputeState::Init, 2)), "unknown");
 }
 
+/// The agent refused the push and has given the generation up: whoever probes it first finds nothing left to do.
+#[test]
+fn a_failed_push_is_over_when_nothing_is_left_to_do() {
+    let hash: Option<SpecHash> = "7".repeat(64).parse().ok();
+    let snapshot = Snapshot::loaded(vec![ComputeRecord { spec_hash: hash.clone(), ..record(1, 2, 1) }], vec![]);
+    snapshot.failed(&id(1), Call::Push, "invalid", Some(ErrorCode::InvalidBody));
+    snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 1));
+    assert!(snapshot.get(&id(1)).unwrap().trouble.is_some(), "it is to be pushed still");
+    let given_up = Observed {
+        generation: Some(Generation(2)),
+        rejected_generation: Some(Generation(2)),
+        spec_hash: hash,
+        ..seen(1, 2, ComputeState::Running, 1)
+    };
+    snapshot.observed(&id(1), Call::Probe, given_up);
+    assert!(snapshot.get(&id(1)).unwrap().trouble.is_none());
+}
+
+/// A look from before the end, however late it comes in, does not bring an agent back that is gone.
+#[test]
+fn who_ended_stays_ended() {
+    let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![(id(1), seen(1, 5, ComputeState::Running, 1))]);
+    snapshot.observed(&id(1), Call::Probe, seen(1, 7, ComputeState::TerminationPendingImmediate, 1));
+    snapshot.ended(&id(1));
+    assert!(!snapshot.observed(&id(1), Call::Probe, seen(1, 8, ComputeState::TerminationPendingImmediate, 1)));
+    assert_eq!(snapshot.get(&id(1)).unwrap().observed.as_ref().unwrap().state, ComputeState::Terminated);
+    assert!(snapshot.observed(&id(1), Call::Probe, seen(2, 1, ComputeState::Init, 1)), "another life");
+}
+
 #[test]
 fn a_good_probe_does_not_hide_a_failed_push() {
-    let snapshot = Snapshot::loaded(vec![record(1, 1, 1)], vec![]);
+    let hash: Option<SpecHash> = "7".repeat(64).parse().ok();
+    let snapshot = Snapshot::loaded(vec![ComputeRecord { spec_hash: hash, ..record(1, 2, 1) }], vec![]);
     snapshot.failed(&id(1), Call::Push, "refused", None);
     snapshot.observed(&id(1), Call::Probe, seen(1, 1, ComputeState::Running, 0));
     assert_eq!(snapshot.get(&id(1)).unwrap().view().last_error.as_deref(), Some("refused"));
