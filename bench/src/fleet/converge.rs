@@ -30,7 +30,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     let begun = Instant::now();
     herd.change(0..few, "changed").await;
     let accepted_s = rounded(begun.elapsed().as_secs_f64());
-    herd.settled(0.0).await;
+    herd.settled().await;
     herd.recorded(&(0..few).map(id).collect::<Vec<_>>()).await;
     let whole_s = rounded(begun.elapsed().as_secs_f64());
 

@@ -58,7 +58,7 @@ impl Herd {
         let lines = (self.computes..to).map(line).collect();
         self.apply(lines).await;
         self.computes = to;
-        self.settled(0.0).await;
+        self.settled().await;
     }
 
     /// Tokens of a scope: a load outlives a single one.
@@ -97,21 +97,28 @@ impl Herd {
         assert_eq!(applied, lines.len(), "lines of the bulk change were not answered");
     }
 
-    /// Waits until the leader knows no more than so many computes that are behind; when that was.
-    pub async fn settled(&self, behind: f64) -> Instant {
-        wait_until("the fleet is settled", SETTLING, async || {
-            self.ground.leader().process.still_runs();
-            self.behind().await <= behind
-        })
-        .await;
-        Instant::now()
+    /// Waits until the leader knows of no compute whose spec is not in effect.
+    pub async fn settled(&self) {
+        self.until_none("storage_controller_computes_lagging").await;
     }
 
-    /// Computes whose spec is not in effect, as the leader's page says.
-    async fn behind(&self) -> f64 {
-        let page = self.ground.leader().metrics().await;
-        let behind = samples(&page).find(|(series, _)| *series == "storage_controller_computes_lagging");
-        behind.unwrap_or_else(|| panic!("no storage_controller_computes_lagging in {page}")).1
+    /// The same beside a load that writes, whose own computes are always behind for a moment: none may be for longer than a
+    /// second.
+    pub async fn caught_up(&self) {
+        for age in ["older", "under_5m", "under_30s", "under_5s"] {
+            self.until_none(&format!("storage_controller_computes_lagging_by_age{{age=\"{age}\"}}")).await;
+        }
+    }
+
+    /// Waits until this series of the leader's page is 0.
+    async fn until_none(&self, wanted: &str) {
+        wait_until("the fleet is settled", SETTLING, async || {
+            self.ground.leader().process.still_runs();
+            let page = self.ground.leader().metrics().await;
+            let found = samples(&page).find(|(series, _)| *series == wanted);
+            found.unwrap_or_else(|| panic!("no {wanted} in {page}")).1 <= 0.0
+        })
+        .await;
     }
 
     /// Leaves the fleet alone for a while, so that what follows a change is over.

@@ -35,7 +35,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     herd.calm().await;
     herd.sim.reset().await;
     herd.change(0..agents, "pushed").await;
-    herd.settled(0.0).await;
+    herd.settled().await;
     let figures = json!({
         "pushes_per_s": pushes_per_s(&herd.sim).await,
         "first_contact_pushes_per_s": first_contact_per_s,

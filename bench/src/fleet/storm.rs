@@ -1,7 +1,7 @@
 //! Half of the agents vanish and return: what the others and the API feel of it.
 //!
 //! While they are away each of their computes gets a new spec, so that all of them have to be reached when they return. Clients read
-//! and write all the time. Settled is the fleet when no compute is behind any more.
+//! and write all the time. Settled is the fleet when no compute is behind for longer than a second: those that the load has just written to are always.
 
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     herd.sim.reset().await;
     herd.sim.script(&Script::default()).await;
     let returned = Instant::now();
-    herd.settled(0.0).await;
+    herd.caught_up().await;
     let settle_s = rounded(returned.elapsed().as_secs_f64());
     // What follows the return is part of the storm.
     tokio::time::sleep(plan.window(5.0, 0.5)).await;

@@ -20,7 +20,7 @@ use http::{HeaderMap, Method, StatusCode};
 use pgfleet_api::{ErrorBody, ErrorCode, headers};
 use pgfleet_clients::forward::{Answer, Ask, Outcome};
 use pgfleet_clients::retry::Backoff;
-use pgfleet_runtime::http::{ApiError, read_body};
+use pgfleet_runtime::http::{ApiError, read_body_of};
 use rand::Rng as _;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -98,8 +98,7 @@ impl Errand {
             Ok(_) => None,
             Err(_) => Some(room(&door, door.gate.announced_bytes(&parts)).await?),
         };
-        let request = Request::from_parts(parts.clone(), body);
-        let body = read_body(request).await.map_err(IntoResponse::into_response)?;
+        let body = read_body_of(&parts, body).await.map_err(IntoResponse::into_response)?;
         Ok(Self { wait: Wait::of(&parts), door, parts, body, next, charge })
     }
 

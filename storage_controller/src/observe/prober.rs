@@ -118,8 +118,10 @@ impl Prober {
     pub async fn run(mut self, token: CancellationToken) -> Result<(), std::convert::Infallible> {
         let mut probes: JoinSet<Look> = JoinSet::new();
         loop {
-            self.start(&mut probes);
-            let due = self.due();
+            // One moment for both: what falls due between two looks at the clock would be taken for what has no room.
+            let now = Instant::now();
+            self.start(&mut probes, now);
+            let due = self.due(now);
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
@@ -155,8 +157,7 @@ impl Prober {
     }
 
     /// When there is something to begin, or room for it.
-    fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
+    fn due(&self, now: Instant) -> Option<Instant> {
         // What is due and was not begun has no room: a place that turns slow makes some, and so does a probe that ends.
         let well = self.well.due().map(|at| if at > now { Some(at) } else { self.places.ripens() });
         let room = self.doubtful_running < DOUBTFUL;
@@ -168,8 +169,7 @@ impl Prober {
         self.wanted.due().into_iter().chain(self.doubtful.due()).min()
     }
 
-    fn start(&mut self, probes: &mut JoinSet<Look>) {
-        let now = Instant::now();
+    fn start(&mut self, probes: &mut JoinSet<Look>, now: Instant) {
         while self.places.is_free(now) {
             let Some(id) = self.well.take_due(now) else { break };
             self.probe(id, false, probes, now);

@@ -15,6 +15,7 @@ use pgfleet_harness::specs::{marked, orders};
 use pgfleet_harness::wait::{stays, wait_until};
 use serde_json::json;
 
+use super::fake::Fake;
 use super::{applied, asked, converge, explained, seen_as};
 
 /// Ended once, with who and why; started again, it runs, and nobody ends it a second time.
@@ -169,4 +170,24 @@ async fn a_report_brings_a_probe() {
     seen_as(&client, &agent, ComputeState::Terminated).await;
     let again: ReportAccepted = seen.token(&fleet.keys().compute("c1")).send().await.json();
     assert!(again.known);
+}
+
+/// A fleet in which nothing happens is asked again and again. Found by a measurement: an agent that fell due in the moment
+/// between two looks at the clock stopped the prober, until something else happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_fleet_is_asked_for_ever() {
+    let Some(fleet) = Fleet::start("a_quiet_fleet_is_asked_for_ever").await else { return };
+    let a = fleet.controller("a").probe_interval("2ms").start_leader().await;
+    let (client, agents) = (fleet.client(&[&a]), Fake::start().await);
+    for n in 0..3 {
+        let id = format!("c{n}").parse().unwrap();
+        let body = RegisterCompute { agent_url: agents.url(&id), labels: Default::default(), spec: None };
+        client.register(&id, &body).await.unwrap();
+    }
+    let mut asked = 0;
+    wait_until("all are asked hundreds of times", PATIENCE, async || {
+        asked += agents.take_calls().len();
+        asked >= 2000
+    })
+    .await;
 }

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use axum::body::BodyDataStream;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use pgfleet_api::ErrorCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -47,41 +48,56 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// 413 `payload_too_large`, without waiting for the body where the head says how long it is; 408 `timeout` if it does not
 /// come in time; 400 `invalid_request` if the client stops in the middle.
 pub async fn read_body(request: Request) -> Result<Bytes, ApiError> {
-    read_within(READ_LIMIT, request).await
+    let (parts, body) = request.into_parts();
+    read_body_of(&parts, body).await
 }
 
-async fn read_within(time: Duration, request: Request) -> Result<Bytes, ApiError> {
-    tokio::time::timeout(time, collect(request)).await.unwrap_or_else(|_| {
+/// As [`read_body`], for whoever goes on with the head.
+///
+/// # Errors
+/// As [`read_body`].
+pub async fn read_body_of(head: &Parts, body: Body) -> Result<Bytes, ApiError> {
+    read_within(READ_LIMIT, head, body).await
+}
+
+async fn read_within(time: Duration, head: &Parts, body: Body) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(time, collect(head, body)).await.unwrap_or_else(|_| {
         let msg = format!("the body was not complete after {} s", time.as_secs());
         Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout, msg).not_executed())
     })
 }
 
-async fn collect(request: Request) -> Result<Bytes, ApiError> {
-    let limit = request.extensions().get::<BodyLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
-    let too_long = length(request.headers()).is_some_and(|length| length > limit);
+async fn collect(head: &Parts, body: Body) -> Result<Bytes, ApiError> {
+    let limit = head.extensions.get::<BodyLimit>().map_or(DEFAULT_LIMIT, |limit| limit.0);
+    let too_long = length(&head.headers).is_some_and(|length| length > limit);
     // Asking for the body would tell such a client to send it.
-    let asks_first = request.headers().contains_key(header::EXPECT);
-    let mut frames = request.into_body().into_data_stream();
+    let asks_first = head.headers.contains_key(header::EXPECT);
+    let mut frames = body.into_data_stream();
     if too_long {
         if !asks_first {
             drop_rest(&mut frames).await;
         }
         return Err(too_large());
     }
-    let mut whole = BytesMut::new();
+    // Most bodies come in one piece, which is taken as it is.
+    let (mut only, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|_| {
             ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read")
         })?;
-        if whole.len() + frame.len() > limit {
-            drop(whole);
+        if only.len() + whole.len() + frame.len() > limit {
+            drop((only, whole));
             drop_rest(&mut frames).await;
             return Err(too_large());
         }
-        whole.extend_from_slice(&frame);
+        if only.is_empty() && whole.is_empty() {
+            only = frame;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut only));
+            whole.extend_from_slice(&frame);
+        }
     }
-    Ok(whole.freeze())
+    Ok(if whole.is_empty() { only } else { whole.freeze() })
 }
 
 async fn drop_rest(frames: &mut BodyDataStream) {
@@ -179,7 +195,8 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let stream = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
         let request = Request::new(axum::body::Body::from_stream(stream));
-        let error = read_within(Duration::from_millis(20), request).await.unwrap_err();
+        let (head, body) = request.into_parts();
+        let error = read_within(Duration::from_millis(20), &head, body).await.unwrap_err();
         assert_eq!((error.status, error.body.code), (StatusCode::REQUEST_TIMEOUT, ErrorCode::Timeout));
     }
 
@@ -189,6 +206,20 @@ mod tests {
         let mut request = Request::new(axum::body::Body::from_stream(stream));
         request.headers_mut().insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("65"));
         request.extensions_mut().insert(BodyLimit(64));
+        assert_eq!(read_body(request).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        for pieces in [vec![], vec!["one"], vec!["", "one"], vec!["one", "", "two", "three"]] {
+            let frames: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::convert::Infallible>(*piece)).collect();
+            let mut request = Request::new(Body::from_stream(futures_util::stream::iter(frames)));
+            request.extensions_mut().insert(BodyLimit(11));
+            assert_eq!(read_body(request).await.unwrap(), pieces.concat());
+        }
+        let frames = ["one", "two", "three!"].map(Ok::<_, std::convert::Infallible>);
+        let mut request = Request::new(Body::from_stream(futures_util::stream::iter(frames)));
+        request.extensions_mut().insert(BodyLimit(11));
         assert_eq!(read_body(request).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
     }
 

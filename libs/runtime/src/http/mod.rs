@@ -8,5 +8,5 @@ mod json;
 mod layers;
 
 pub use error::ApiError;
-pub use json::{JsonBody, parse_json, read_body};
+pub use json::{JsonBody, parse_json, read_body, read_body_of};
 pub use layers::{Layers, RequestId, finish};
