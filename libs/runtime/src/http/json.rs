@@ -213,12 +213,12 @@ mod tests {
     async fn a_body_in_pieces_is_put_together() {
         for pieces in [vec![], vec!["one"], vec!["", "one"], vec!["one", "", "two", "three"]] {
             let frames: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::convert::Infallible>(*piece)).collect();
-            let mut request = Request::new(Body::from_stream(futures_util::stream::iter(frames)));
+            let mut request = Request::new(axum::body::Body::from_stream(futures_util::stream::iter(frames)));
             request.extensions_mut().insert(BodyLimit(11));
             assert_eq!(read_body(request).await.unwrap(), pieces.concat());
         }
         let frames = ["one", "two", "three!"].map(Ok::<_, std::convert::Infallible>);
-        let mut request = Request::new(Body::from_stream(futures_util::stream::iter(frames)));
+        let mut request = Request::new(axum::body::Body::from_stream(futures_util::stream::iter(frames)));
         request.extensions_mut().insert(BodyLimit(11));
         assert_eq!(read_body(request).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
     }
