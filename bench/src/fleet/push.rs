@@ -39,6 +39,7 @@ pub(super) async fn measure(plan: &Plan) -> Option<Measured> {
     let figures = json!({
         "pushes_per_s": pushes_per_s(&herd.sim).await,
         "first_contact_pushes_per_s": first_contact_per_s,
+        "pushes": herd.sim.counters().await.range.pushes,
         "agents": agents,
     });
     let floors = json!({"bare_loop_per_s": bare_loop_per_s, "bare_loop_first_contact_per_s": first_round_per_s});
