@@ -1,7 +1,8 @@
 //! Half of the agents vanish and return: what the others and the API feel of it.
 //!
 //! While they are away each of their computes gets a new spec, so that all of them have to be reached when they return. Clients read
-//! and write all the time. Settled is the fleet when no compute is behind for longer than a second: those that the load has just written to are always.
+//! and write all the time. Settled is the fleet when no compute is behind for longer than a second: those
+//! that the load has just written to are always.
 
 use std::time::Instant;
 

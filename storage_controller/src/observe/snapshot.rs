@@ -204,8 +204,8 @@ impl Snapshot {
             .is_some_and(|known| known.boot_id == observed.boot_id && known.status_seq > observed.status_seq);
         let same = old.observed.as_deref() == Some(&observed);
         // What failed is over where nothing is left to do: an agent may take a spec, give it up, and refuse the call.
-        let settled = step(old.record.policy, &old.intent(), Some(&observed)) == Step::Plan(Plan::Rest);
-        let trouble = old.trouble.clone().filter(|trouble| trouble.call > call && !settled);
+        let settled = || step(old.record.policy, &old.intent(), Some(&observed)) == Step::Plan(Plan::Rest);
+        let trouble = old.trouble.clone().filter(|trouble| trouble.call > call && !settled());
         if overtaken || (same && old.trouble == trouble) {
             return false;
         }

@@ -111,7 +111,7 @@ async fn put_and_applied(bed: &Bed, mark: &str) -> AgentStatus {
     let has = |status: &AgentStatus| {
         status.spec_hash.as_ref() == Some(&hash) && status.applied_generation == status.generation
     };
-    bed.agent.shows(&what, 2 * APPLYING, has).await
+    bed.agent.shows(&what, APPLYING, has).await
 }
 
 async fn hand_over(bed: &Bed, to: usize) {

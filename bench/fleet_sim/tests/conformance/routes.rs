@@ -6,8 +6,7 @@ use pgfleet_harness::programs::workspace;
 
 use crate::row::{Row, Who};
 
-/// Largest body of a route.
-/// Bodies above it are refused.
+/// Largest body of a route; those above it are refused.
 pub const LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// Routes that do something when asked without a body.
 const ACTS_WITHOUT_BODY: [&str; 1] = ["/terminate"];

@@ -242,7 +242,6 @@ fn a_write_that_failed_is_handed_in_again() {
     assert_eq!(restored(&step(state, Event::Tick, 1).1), [0]);
 }
 
-/// Every phase, as it is reached.
 /// Found by the property: the roll-back had passed this compute while its touch was under way, the database refused the
 /// restore, and then the compute became healthy. Nobody handed it in again, and the roll-back never ended.
 #[test]
@@ -262,6 +261,7 @@ fn what_becomes_healthy_behind_a_roll_back_is_still_restored() {
     assert_eq!(state.phase(), &Phase::RolledBack);
 }
 
+/// Every phase, as it is reached.
 fn all_phases() -> Vec<State> {
     let (soaking, _) = run(fresh(5), 0, &[]);
     let (canary, _) = run(fresh(5), 0, &[0]);

@@ -79,25 +79,19 @@ async fn collect(head: &Parts, body: Body) -> Result<Bytes, ApiError> {
         }
         return Err(too_large());
     }
-    // Most bodies come in one piece, which is taken as it is.
-    let (mut only, mut whole) = (Bytes::new(), BytesMut::new());
+    let mut whole = BytesMut::new();
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|_| {
             ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest, "the body could not be read")
         })?;
-        if only.len() + whole.len() + frame.len() > limit {
-            drop((only, whole));
+        if whole.len() + frame.len() > limit {
+            drop(whole);
             drop_rest(&mut frames).await;
             return Err(too_large());
         }
-        if only.is_empty() && whole.is_empty() {
-            only = frame;
-        } else {
-            whole.extend_from_slice(&std::mem::take(&mut only));
-            whole.extend_from_slice(&frame);
-        }
+        whole.extend_from_slice(&frame);
     }
-    Ok(if whole.is_empty() { only } else { whole.freeze() })
+    Ok(whole.freeze())
 }
 
 async fn drop_rest(frames: &mut BodyDataStream) {
