@@ -10,7 +10,7 @@ use pgfleet_api::bulk::{ApplyOutcome, ApplyResult};
 use pgfleet_clients::token::Grant;
 use pgfleet_fleet_sim::handle::Sim;
 use pgfleet_fleet_sim::script::Script;
-use pgfleet_harness::http::Call;
+use pgfleet_harness::http::{Answer, Call};
 use pgfleet_harness::postgres::TestClient;
 use pgfleet_harness::wait::wait_until;
 use serde_json::{Value, json};
@@ -55,8 +55,8 @@ impl Herd {
             json!({"compute_id": id(n), "agent_url": self.sim.url(n), "labels": {"tier": "bench"},
                                    "spec": marked_orders(&format!("first of {n}"))})
         };
-        let lines = (self.computes..to).map(line).collect();
-        self.apply(lines).await;
+        let change = Change::from_lines((self.computes..to).map(line));
+        self.send(change).await.check();
         self.computes = to;
         self.settled().await;
     }
@@ -70,31 +70,17 @@ impl Herd {
         }
     }
 
-    /// A new spec for each of these computes, in one bulk change.
+    /// A new spec for each of these computes, in one bulk change; every line of it was applied.
     pub async fn change(&self, computes: std::ops::Range<u32>, mark: &str) {
-        let line = |n: u32| json!({"compute_id": id(n), "spec": marked_orders(&format!("{mark} of {n}"))});
-        self.apply(computes.map(line).collect()).await;
+        self.send(Change::of(computes, mark)).await.check();
     }
 
-    /// Sends a bulk change and checks that every line of it was applied.
-    async fn apply(&self, lines: Vec<Value>) {
-        let mut body = Vec::new();
-        for line in &lines {
-            // Writing to memory cannot fail.
-            let _ = serde_json::to_writer(&mut body, line);
-            body.push(b'\n');
-        }
+    /// Sends a bulk change.
+    pub async fn send(&self, change: Change) -> Changed {
         let url = format!("{}/control/v1/compute/apply", self.ground.leader().url());
         let call = Call::new("POST", url).token(&self.ground.token()).header("content-type", "application/x-ndjson");
-        let answer = call.body(body).limit(SETTLING).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        let mut applied = 0;
-        for line in answer.body.lines().filter(|line| !line.is_empty()) {
-            let result: ApplyResult = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert_eq!(result.outcome, ApplyOutcome::Applied, "{line}");
-            applied += 1;
-        }
-        assert_eq!(applied, lines.len(), "lines of the bulk change were not answered");
+        let answer = call.body(change.body).limit(SETTLING).send().await;
+        Changed { lines: change.lines, answer }
     }
 
     /// Waits until the leader knows of no compute whose spec is not in effect.
@@ -145,6 +131,56 @@ impl Herd {
             rss_mb: rounded(rss(pid) / 1e6),
             statements_per_s: rounded(statements / seconds),
         }
+    }
+}
+
+/// A bulk change that is ready to be sent: making it takes a processor that a measurement may need.
+pub struct Change {
+    lines: usize,
+    body: Vec<u8>,
+}
+
+impl Change {
+    /// A new spec for each of these computes.
+    pub fn of(computes: std::ops::Range<u32>, mark: &str) -> Self {
+        Self::from_lines(
+            computes.map(|n| json!({"compute_id": id(n), "spec": marked_orders(&format!("{mark} of {n}"))})),
+        )
+    }
+
+    fn from_lines(lines: impl Iterator<Item = Value>) -> Self {
+        let mut change = Self { lines: 0, body: Vec::new() };
+        for line in lines {
+            // Writing to memory cannot fail.
+            let _ = serde_json::to_writer(&mut change.body, &line);
+            change.body.push(b'\n');
+            change.lines += 1;
+        }
+        change
+    }
+}
+
+/// What was answered to a bulk change.
+#[must_use]
+pub struct Changed {
+    lines: usize,
+    answer: Answer,
+}
+
+impl Changed {
+    /// Every line of it was applied.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn check(self) {
+        assert_eq!(self.answer.status, 200, "{}", self.answer.body);
+        let mut applied = 0;
+        for line in self.answer.body.lines().filter(|line| !line.is_empty()) {
+            let result: ApplyResult = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(result.outcome, ApplyOutcome::Applied, "{line}");
+            applied += 1;
+        }
+        assert_eq!(applied, self.lines, "lines of the bulk change were not answered");
     }
 }
 

@@ -186,6 +186,12 @@ impl AgentClient {
         self.plain.stats()
     }
 
+    /// Whether a call to the agent would need no new connection. Of one behind TLS that is not known, and not said.
+    #[must_use]
+    pub fn is_connected(&self, url: &str) -> bool {
+        self.plain.holds(url)
+    }
+
     /// What the agent says about itself.
     ///
     /// # Errors

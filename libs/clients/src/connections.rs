@@ -83,6 +83,13 @@ struct Kept {
     since: Instant,
 }
 
+impl Kept {
+    /// Whether it may be used: the other side has not closed it, and nothing between has forgotten it.
+    fn is_good(&self) -> bool {
+        is_silent(&self.socket.stream) && self.since.elapsed() <= IDLE
+    }
+}
+
 /// A socket that is counted for as long as it is open.
 #[derive(Debug)]
 struct Socket {
@@ -191,10 +198,16 @@ impl Connections {
         Ok(answer)
     }
 
+    /// Whether a socket to the host of this URL is kept, and the other side has not closed it.
+    #[must_use]
+    pub fn holds(&self, url: &str) -> bool {
+        let Some(host) = url.parse().ok().and_then(|uri| host_of(&uri)) else { return false };
+        self.idle().by_host.get(&host).is_some_and(Kept::is_good)
+    }
+
     /// A kept socket that the other side has not closed.
     fn kept(&self, host: &str) -> Option<Socket> {
-        let kept = self.idle().take(host)?;
-        (is_silent(&kept.socket.stream) && kept.since.elapsed() <= IDLE).then_some(kept.socket)
+        self.idle().take(host).filter(Kept::is_good).map(|kept| kept.socket)
     }
 
     fn keep(&self, host: Arc<str>, socket: Socket) {
@@ -402,7 +415,14 @@ mod tests {
         let connections = Connections::new(9, Duration::from_secs(1));
         let mut gone = host().await;
         assert_eq!(get(&connections, &gone, "/").await.unwrap(), "1");
+        let url = format!("http://{}/whatever", gone.name);
+        assert!(connections.holds(&url) && !connections.holds("http://127.0.0.1:1/") && !connections.holds("no url"));
         gone.tasks.shutdown().await;
+        let patience = Instant::now() + Duration::from_secs(10);
+        while connections.holds(&url) {
+            assert!(Instant::now() < patience, "it is closed and held for good");
+            tokio::task::yield_now().await;
+        }
         assert_eq!(get(&connections, &gone, "/").await, Err(Failure::Refused), "not: it broke");
         assert_eq!((connections.stats().open, connections.stats().idle), (0, 0));
     }

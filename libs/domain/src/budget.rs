@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// Time for which a debt can be at most.
+const DEBT: Duration = Duration::from_secs(1);
+
 /// A token bucket. Time is the caller's, since any beginning that is the same for all calls.
 #[derive(Debug, Clone)]
 pub struct Budget {
@@ -29,13 +32,29 @@ impl Budget {
     /// # Errors
     /// There is none; how long until there is one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        let next = self.next.max(now);
-        let wait = next.saturating_sub(now + self.ahead);
-        if !wait.is_zero() {
+        if let Some(wait) = self.wait(now) {
             return Err(wait);
         }
-        self.next = next + self.each;
+        self.next = self.next.max(now) + self.each;
         Ok(())
+    }
+
+    /// Takes a token for something that has happened already, though there may be none. Of what happens so at one time no
+    /// more is remembered than a second's worth.
+    pub fn owe(&mut self, now: Duration) {
+        self.next = (self.next.max(now) + self.each).min(now + self.ahead + DEBT);
+    }
+
+    /// How long until there is a token; nothing if there is one.
+    #[must_use]
+    pub fn wait(&self, now: Duration) -> Option<Duration> {
+        Some(self.next.saturating_sub(now + self.ahead)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Whether nothing was taken of late.
+    #[must_use]
+    pub fn is_full(&self, now: Duration) -> bool {
+        self.next <= now
     }
 }
 
@@ -54,6 +73,23 @@ mod tests {
         // After a rest no more than a burst.
         let later = now + Duration::from_secs(60);
         assert_eq!((0..9).filter(|_| budget.take(later).is_ok()).count(), 5);
+    }
+
+    #[test]
+    fn what_is_owed_has_to_be_waited_for_and_a_second_is_the_most() {
+        let mut budget = Budget::new(100, 5);
+        let now = Duration::from_secs(7);
+        assert!(budget.is_full(now));
+        for _ in 0..5 {
+            assert_eq!(budget.wait(now), None);
+            budget.owe(now);
+        }
+        assert_eq!((budget.wait(now), budget.is_full(now)), (Some(Duration::from_millis(10)), false));
+        assert_eq!(budget.take(now), Err(Duration::from_millis(10)));
+        (0..1000).for_each(|_| budget.owe(now));
+        assert_eq!(budget.wait(now), Some(Duration::from_secs(1)));
+        assert_eq!(budget.wait(now + Duration::from_secs(1)), None);
+        assert!(budget.is_full(now + Duration::from_secs(2)));
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl Agents {
         Self { client, places: Arc::new(Semaphore::new(limit)), metrics, doors }
     }
 
+    /// Whether a call to the agent would need no new connection.
+    #[must_use]
+    pub fn is_connected(&self, url: &str) -> bool {
+        self.client.is_connected(url)
+    }
+
     /// Waits for a place among the calls; it is given back when the value goes, also by a panic.
     pub async fn place_for_push(&self, compute_id: &ComputeId) -> Place<'_> {
         let place = Place { _permit: self.places.acquire().await.ok() };

@@ -19,7 +19,10 @@ use pgfleet_domain::explain::Doing;
 use pgfleet_domain::probing::{Pace, spread};
 use tokio::time::Instant;
 
+use self::outage::Outage;
 use super::Entry;
+
+mod outage;
 
 /// How agents are looked after.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +82,15 @@ struct Book {
     counts: PresenceCounts,
     fleet: Fleet,
     budget: Budget,
+    outage: Outage,
 }
 
 /// What is kept of one compute.
 #[derive(Debug, Clone, Copy)]
 struct Course {
     state: State,
-    was_heard: bool,
+    /// When it answered last.
+    heard_at: Option<Duration>,
     silent_since: Duration,
     /// Pause between the last two looks.
     pause: Duration,
@@ -100,7 +105,7 @@ impl Course {
     const fn contact(&self) -> Contact {
         if self.state.is_silent() {
             Contact::Silent
-        } else if self.was_heard {
+        } else if self.heard_at.is_some() {
             Contact::Answers
         } else {
             Contact::Unheard
@@ -133,7 +138,9 @@ impl Presence {
     pub fn new(settings: PresenceSettings) -> Self {
         // A tenth of a second's worth at once.
         let budget = Budget::new(settings.connect_rate, settings.connect_rate / 10);
-        let book = Book { courses: HashMap::new(), counts: PresenceCounts::default(), fleet: Fleet::default(), budget };
+        let outage = Outage::new(settings.connect_rate);
+        let (courses, counts, fleet) = (HashMap::new(), PresenceCounts::default(), Fleet::default());
+        let book = Book { courses, counts, fleet, budget, outage };
         Self { book: Arc::new(Mutex::new(book)), began: Instant::now(), settings }
     }
 
@@ -157,7 +164,7 @@ impl Presence {
         let state = if has_ended(entry) { State::Offline } else { State::first(was_seen) };
         let course = Course {
             state,
-            was_heard: false,
+            heard_at: None,
             silent_since: Duration::ZERO,
             pause: self.settings.pace.max,
             failures: 0,
@@ -189,6 +196,18 @@ impl Presence {
     /// There is none; how long until there is one.
     pub fn take_connect(&self) -> Result<(), Duration> {
         self.lock().budget.take(self.began.elapsed())
+    }
+
+    /// How long even an owner's change has to wait before its agent is called: so many calls were in vain of late that this
+    /// one may be as well. Nothing for an agent that has answered since that began, or with which there still is a connection.
+    #[must_use]
+    pub fn has_to_wait(&self, id: &ComputeId, is_connected: impl FnOnce() -> bool) -> Option<Duration> {
+        let now = self.began.elapsed();
+        let wait = {
+            let book = self.lock();
+            book.outage.wait(now, book.courses.get(id).and_then(|course| course.heard_at))
+        };
+        wait.filter(|_| !is_connected())
     }
 
     /// An agent answered. `before` is what was known when it was asked.
@@ -229,7 +248,7 @@ impl Presence {
             Event::Answered { .. } => {
                 // Whoever comes and goes is asked no sooner for it: two answers in a row tell that it stays.
                 course.failures = if was_silent { course.failures } else { 0 };
-                course.was_heard = true;
+                course.heard_at = Some(now);
             }
             Event::Unanswered => course.failures = course.failures.saturating_add(1),
             Event::Gone => {}
@@ -238,8 +257,12 @@ impl Presence {
         book.count(old, false);
         book.count(new, true);
         let answered = matches!(event, Event::Answered { .. });
+        let falls_silent = event == Event::Unanswered && !was_silent;
+        if falls_silent {
+            book.outage.called_in_vain(now);
+        }
         // Repeated silence of the same is no further look at the fleet.
-        if answered || (event == Event::Unanswered && !was_silent) {
+        if answered || falls_silent {
             let (watched, silent) = (book.watched(), book.counts.silent);
             let turn = book.fleet.look(answered, watched, silent, now);
             say(turn, watched, silent);

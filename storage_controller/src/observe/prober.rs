@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   well       answers: asked after a pause that grows from `--probe-min` to `--probe-max` while nothing changes
-//!   doubtful   does not answer, or was not heard yet: the same, paid from the connect budget; with back-off after a failure
+//!   doubtful   does not answer, was not heard yet, or not since many others fell silent: the same, paid from the connect
+//!              budget; with back-off after a failure
 //! ```
 //!
 //! Spawned by `app` for one leadership. It calls the agents' room, the book ([`Presence`]), the engine's waker and the
@@ -172,6 +173,10 @@ impl Prober {
     fn start(&mut self, probes: &mut JoinSet<Look>, now: Instant) {
         while self.places.is_free(now) {
             let Some(id) = self.well.take_due(now) else { break };
+            if self.has_to_wait(&id) {
+                self.doubtful.set_earlier(id, now);
+                continue;
+            }
             self.probe(id, false, probes, now);
         }
         self.budget_at = self.budget_at.filter(|from| *from > now);
@@ -186,10 +191,20 @@ impl Prober {
             }
             let Some(id) = self.wanted.take_due(now).or_else(|| self.doubtful.take_due(now)) else { break };
             self.doubtful.remove(&id);
+            // A hint may have put there one that seemed to be well and has to wait.
+            self.well.remove(&id);
             self.probe(id, true, probes, now);
         }
         let late = self.well.due().into_iter().chain(self.doubtful_due()).min();
         self.tools.metrics.filled(self.running.len(), late.map(|at| now.saturating_duration_since(at)));
+    }
+
+    fn has_to_wait(&self, id: &ComputeId) -> bool {
+        let is_connected = || {
+            let entry = self.tools.snapshot.get(id);
+            entry.is_some_and(|entry| self.tools.agents.is_connected(&entry.record.agent_url))
+        };
+        self.tools.presence.has_to_wait(id, is_connected).is_some()
     }
 
     fn probe(&mut self, id: ComputeId, is_doubtful: bool, probes: &mut JoinSet<Look>, now: Instant) {

@@ -2,7 +2,8 @@
 //!
 //! Its cost grows with what is dirty. A pass begins when it has a place among all passes, a place at its agent's host and,
 //! if the agent was not heard yet and no owner waits, a token of the connect budget; whoever waits for one of the latter
-//! two takes no place. An agent that does not answer is left to the prober, which wakes the engine with its first answer.
+//! two takes no place. When many calls to agents that seemed to be there were in vain, even an owner's waits. An agent that
+//! does not answer is left to the prober, which wakes the engine with its first answer.
 //! Each compute has at most one timer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -258,12 +259,15 @@ impl Engine {
             }
             Contact::Unheard if taken.priority != Priority::Change => {
                 if let Err(wait) = self.bench.presence.take_connect() {
-                    self.metrics.waited_for_budget();
-                    self.budget_at = Some(self.budget_at.filter(|at| *at > now).unwrap_or(now + wait));
-                    return self.queue.park(taken, Gate::Budget);
+                    return self.park_for_budget(taken, now, wait);
                 }
             }
-            Contact::Unheard | Contact::Answers => {}
+            Contact::Unheard | Contact::Answers => {
+                let url = &entry.record.agent_url;
+                if let Some(wait) = self.bench.presence.has_to_wait(&id, || self.bench.agents.is_connected(url)) {
+                    return self.park_for_budget(taken, now, wait);
+                }
+            }
         }
         let host = host(&entry.record.agent_url);
         if !self.queue.enter(&taken, &host, next_try.is_some()) {
@@ -277,6 +281,12 @@ impl Engine {
         self.busy.insert(id.clone(), None);
         self.places.begin(handle.id(), now);
         self.running.insert(handle.id(), Running { id, begun: now, host, next_try });
+    }
+
+    fn park_for_budget(&mut self, taken: Taken, now: Instant, wait: Duration) {
+        self.metrics.waited_for_budget();
+        self.budget_at = Some(self.budget_at.filter(|at| *at > now).unwrap_or(now + wait));
+        self.queue.park(taken, Gate::Budget);
     }
 
     fn forget(&mut self, id: &ComputeId) {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Path, State};
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 32;
 /// The agents and what was seen of the controller.
 pub(crate) struct Fleet {
     pub(crate) agents: Vec<Arc<Agent>>,
-    gone: HashMap<IpAddr, Arc<AtomicBool>>,
+    gone: HashMap<IpAddr, Arc<Gone>>,
     urls: Vec<String>,
     connects: Mutex<Connects>,
     hanging: AtomicUsize,
@@ -113,7 +113,7 @@ impl Fleet {
     pub(crate) fn vanish(&self, agents: std::ops::Range<usize>, is_gone: bool) {
         for ip in agents.map(|n| address(n, At::Alone)) {
             self.connects.lock().unwrap().unheard.insert(ip);
-            self.gone[&ip].store(is_gone, Ordering::SeqCst);
+            self.gone[&ip].set(is_gone);
         }
     }
 
@@ -185,7 +185,7 @@ impl axum::serve::Listener for Door {
             let Ok((stream, from)) = self.listener.accept().await else { continue };
             let (ip, now) = (stream.local_addr().unwrap().ip(), Instant::now());
             let gone = self.fleet.gone[&ip].clone();
-            let is_gone = gone.load(Ordering::SeqCst);
+            let is_gone = gone.is_so();
             let mut connects = self.fleet.connects.lock().unwrap();
             connects.all.push(now);
             if is_gone || connects.unheard.remove(&ip) {
@@ -203,19 +203,44 @@ impl axum::serve::Listener for Door {
     }
 }
 
-/// A connection that breaks at its next use once its agent is gone.
+/// Whether an agent is gone, and who wants to know.
+#[derive(Default)]
+struct Gone {
+    so: AtomicBool,
+    lines: Mutex<Vec<Waker>>,
+}
+
+impl Gone {
+    fn is_so(&self) -> bool {
+        self.so.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, is_gone: bool) {
+        self.so.store(is_gone, Ordering::SeqCst);
+        self.lines.lock().unwrap().drain(..).for_each(Waker::wake);
+    }
+
+    fn wakes(&self, waker: &Waker) {
+        let mut lines = self.lines.lock().unwrap();
+        if !lines.iter().any(|known| known.will_wake(waker)) {
+            lines.push(waker.clone());
+        }
+    }
+}
+
+/// A connection that breaks when its agent goes, as that of a process does.
 struct Line {
     stream: TcpStream,
-    gone: Arc<AtomicBool>,
+    gone: Arc<Gone>,
 }
 
 impl AsyncRead for Line {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
-        if read.is_ready() && self.gone.load(Ordering::SeqCst) {
+        self.gone.wakes(context.waker());
+        if self.gone.is_so() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        read
+        Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use pgfleet_api::availability::Availability;
+use pgfleet_api::bulk::ApplyOutcome;
 use pgfleet_harness::wait::{stays, wait_until};
+use serde_json::json;
 
 use super::fleet::{At, Fleet};
 use super::{Controller, Manner, PATIENCE, database, marked};
@@ -47,6 +49,44 @@ async fn two_thousand_that_vanish_and_return_make_no_storm() {
     assert!(connects >= most.len(), "each was asked again: {connects}");
     let settled = returned.elapsed();
     assert!(settled < Duration::from_secs(40), "{settled:?} until all were known to be back");
+}
+
+/// Owners want something of all that have just vanished, before anybody knows: that is no storm either, and who answers is
+/// served as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_for_those_that_have_just_vanished_make_no_storm() {
+    let Some((_cluster, url)) = database("changes_for_those_that_have_just_vanished_make_no_storm").await else {
+        return;
+    };
+    let args = ["--connect-rate", &RATE.to_string(), "--probe-max", "2s"];
+    let controller = Controller::start(&url, &args).await;
+    let client = controller.client();
+    let (all, most) = (2000, 1..1700);
+    let fleet = Fleet::start((0..all).map(|_| (Manner::Good, At::Alone))).await;
+    fleet.register(&client).await;
+    let patience = PATIENCE * 3;
+    controller.metric_becomes("storage_controller_computes_lagging", patience, |lagging| lagging == 0.0).await;
+
+    let line = |n: usize| format!("{}\n", json!({"compute_id": fleet.id(n), "spec": marked(1)}));
+    let change = most.clone().map(line).collect::<String>().into_bytes();
+    let vanished = Instant::now();
+    fleet.vanish(most.clone(), true);
+    let applied = client.apply(change).await.unwrap();
+    assert!(applied.iter().all(|line| line.outcome == ApplyOutcome::Applied), "{applied:?}");
+    let before = fleet.pushes(0);
+    client.put_spec(fleet.id(0), &marked(1), None).await.unwrap();
+    let begun = Instant::now();
+    wait_until("a change is pushed meanwhile", PATIENCE, async || fleet.pushes(0) > before).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "a change waited {took:?} for those that are away");
+    let window = Duration::from_secs(1);
+    tokio::time::sleep(window * 2).await;
+    let peak = fleet.most_blind_connects_within(window, vanished);
+    // Before it was noticed: all passes and probes at once; then the rate of those that call, and of those that look.
+    assert!(peak <= 256 + RATE * 5 / 2, "{peak} connections in a second");
+
+    fleet.vanish(most, false);
+    controller.metric_becomes("storage_controller_computes_lagging", patience, |lagging| lagging == 0.0).await;
 }
 
 /// Nobody answers any more: that is said, and nobody is called offline; a half of them: those are.

@@ -157,3 +157,30 @@ fn looks_are_spread() {
     pass(&mut presence, s(1));
     assert_eq!(presence.too_soon(id), Duration::ZERO);
 }
+
+/// Many that fall silent hold those that may be gone as well; those that have answered since, and the known silent, not.
+#[test]
+fn calls_in_vain_hold_those_that_have_not_answered_since() {
+    let mut presence = presence();
+    let fleet: Vec<_> = (0..200).map(|n| entry(n, Some(ComputeState::Running))).collect();
+    for compute in &fleet {
+        presence.answered(compute, &seen(ComputeState::Running));
+    }
+    let (id, other) = (&fleet[150].record.compute_id, &fleet[151].record.compute_id);
+    pass(&mut presence, s(5));
+    for compute in &fleet[..9] {
+        presence.unanswered(compute);
+        // Repeated silence of the same is nothing new.
+        presence.unanswered(compute);
+    }
+    assert_eq!(presence.has_to_wait(id, || false), None);
+    for compute in &fleet[9..60] {
+        presence.unanswered(compute);
+    }
+    assert!(presence.has_to_wait(id, || false).is_some_and(|wait| wait <= s(1)));
+    assert_eq!(presence.has_to_wait(id, || true), None);
+    presence.answered(&fleet[151], &seen(ComputeState::Running));
+    assert_eq!(presence.has_to_wait(other, || false), None);
+    pass(&mut presence, s(1));
+    assert_eq!(presence.has_to_wait(id, || false), None);
+}
