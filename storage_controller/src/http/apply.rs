@@ -34,8 +34,9 @@ use crate::service::{Asker, Desk, Foreseen};
 /// Its template.
 pub(super) const ROUTE: &str = "/control/v1/compute/apply";
 const NDJSON: &str = "application/x-ndjson";
-/// Computes of one piece that are worked on at once: all of them, so that they share the writer's commits.
-const AT_ONCE: usize = 256;
+/// Computes of one piece that are worked on at once. They share the writer's commits, so that more of them make a bulk change
+/// hardly faster; but whoever writes a single one meanwhile waits for the commit of all of these.
+const AT_ONCE: usize = 64;
 /// Results of a piece stay far below.
 const RESULTS_LIMIT: usize = 16 << 20;
 /// Before lines that nobody executed are sent again.
