@@ -1,9 +1,11 @@
 //! A part of the fleet, and all of it, vanishes and returns.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgfleet_api::availability::Availability;
 use pgfleet_api::bulk::ApplyOutcome;
+use pgfleet_harness::postgres::Cluster;
 use pgfleet_harness::wait::{stays, wait_until};
 use serde_json::json;
 
@@ -13,19 +15,26 @@ use super::{Controller, Manner, PATIENCE, database, marked};
 /// Agents asked per second that did not answer last.
 const RATE: usize = 200;
 
+/// Two thousand agents whose computes are as wanted, and their leader.
+async fn settled(test: &str) -> Option<(Cluster, Controller, Arc<Fleet>)> {
+    let (cluster, url) = database(test).await?;
+    let args = ["--connect-rate", &RATE.to_string(), "--probe-max", "2s"];
+    let controller = Controller::start(&url, &args).await;
+    let fleet = Fleet::start((0..2000).map(|_| (Manner::Good, At::Alone))).await;
+    fleet.register(&controller.client()).await;
+    let lagging = "storage_controller_computes_lagging";
+    controller.metric_becomes(lagging, PATIENCE * 3, |lagging| lagging == 0.0).await;
+    Some((cluster, controller, fleet))
+}
+
 /// Most of a large fleet vanishes and returns at once: the controller makes no storm of it, the rest is served as ever, and
 /// in the end all are known to be back.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_that_vanish_and_return_make_no_storm() {
-    let Some((_cluster, url)) = database("two_thousand_that_vanish_and_return_make_no_storm").await else { return };
-    let args = ["--connect-rate", &RATE.to_string(), "--probe-max", "2s"];
-    let controller = Controller::start(&url, &args).await;
-    let client = controller.client();
-    let (all, most) = (2000, 1..1700);
-    let fleet = Fleet::start((0..all).map(|_| (Manner::Good, At::Alone))).await;
-    fleet.register(&client).await;
-    let patience = PATIENCE * 3;
-    controller.metric_becomes("storage_controller_computes_lagging", patience, |lagging| lagging == 0.0).await;
+    let Some((_cluster, controller, fleet)) = settled("two_thousand_that_vanish_and_return_make_no_storm").await else {
+        return;
+    };
+    let (client, most, patience) = (controller.client(), 1..1700, PATIENCE * 3);
 
     fleet.vanish(most.clone(), true);
     let silent = |count: usize| move |now: f64| now >= f64::from(u32::try_from(count).unwrap());
@@ -55,17 +64,11 @@ async fn two_thousand_that_vanish_and_return_make_no_storm() {
 /// served as ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_for_those_that_have_just_vanished_make_no_storm() {
-    let Some((_cluster, url)) = database("changes_for_those_that_have_just_vanished_make_no_storm").await else {
+    let Some((_cluster, controller, fleet)) = settled("changes_for_those_that_have_just_vanished_make_no_storm").await
+    else {
         return;
     };
-    let args = ["--connect-rate", &RATE.to_string(), "--probe-max", "2s"];
-    let controller = Controller::start(&url, &args).await;
-    let client = controller.client();
-    let (all, most) = (2000, 1..1700);
-    let fleet = Fleet::start((0..all).map(|_| (Manner::Good, At::Alone))).await;
-    fleet.register(&client).await;
-    let patience = PATIENCE * 3;
-    controller.metric_becomes("storage_controller_computes_lagging", patience, |lagging| lagging == 0.0).await;
+    let (client, most, patience) = (controller.client(), 1..1700, PATIENCE * 3);
 
     let line = |n: usize| format!("{}\n", json!({"compute_id": fleet.id(n), "spec": marked(1)}));
     let change = most.clone().map(line).collect::<String>().into_bytes();
